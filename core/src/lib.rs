@@ -1,0 +1,11 @@
+//! Shardlight's core: reads model weights, schedules layers over shards and runs them on a
+//! [device](device).
+//!
+//! The road from a file's bytes to a token is described in `ARCHITECTURE.md`.
+
+pub mod dtype;
+pub mod error;
+pub mod weights;
+
+pub use dtype::DType;
+pub use error::{Error, Result};

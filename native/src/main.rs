@@ -1,0 +1,2 @@
+//! The `shardlight` command.
+fn main() {}
