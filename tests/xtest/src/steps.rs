@@ -1,0 +1,246 @@
+//! The steps, in the order they run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    counts::{Counts, Runner},
+    exec::{count_tests, files_with_ending, output, run},
+    tools::{Tools, target_folder},
+};
+
+/// One named step.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// Whether it runs when no step is named; the others repeat a part of one that does.
+    pub by_default: bool,
+    /// Does it and counts its tests.
+    pub run: fn(&Tools) -> Result<Counts>,
+}
+
+const WASM_PACKAGES: [&str; 6] = [
+    "-p",
+    "shardlight",
+    "-p",
+    "shardlight-shaders",
+    "-p",
+    "shardlight-web",
+];
+
+/// Every step.
+pub const STEPS: &[Step] = &[
+    Step {
+        name: "tools",
+        about: "find or install what the other steps need",
+        by_default: true,
+        run: tools,
+    },
+    Step {
+        name: "fmt",
+        about: "rustfmt's check",
+        by_default: true,
+        run: fmt,
+    },
+    Step {
+        name: "clippy",
+        about: "clippy for this machine, every target",
+        by_default: true,
+        run: clippy,
+    },
+    Step {
+        name: "clippy-wasm",
+        about: "clippy for wasm32",
+        by_default: true,
+        run: clippy_wasm,
+    },
+    Step {
+        name: "unit",
+        about: "unit and documentation tests of every package",
+        by_default: true,
+        run: unit,
+    },
+    Step {
+        name: "model",
+        about: "fetch SmolLM2 into the cache with our own `pull`",
+        by_default: true,
+        run: model,
+    },
+    Step {
+        name: "tests",
+        about: "shardlight-tests on CPU and Vulkan: kernels, goldens, CLI, tidy",
+        by_default: true,
+        run: tests,
+    },
+    Step {
+        name: "tidy",
+        about: "only the tidy rules (a part of `tests`)",
+        by_default: false,
+        run: tidy,
+    },
+    Step {
+        name: "web",
+        about: "build wasm and page, print sizes",
+        by_default: true,
+        run: web,
+    },
+    Step {
+        name: "browser",
+        about: "tests in headless Chromium with WebGPU",
+        by_default: true,
+        run: browser,
+    },
+];
+
+fn tools(tools: &Tools) -> Result<Counts> {
+    tools.install()?;
+    Ok(Counts::ONE_PASSED)
+}
+
+fn fmt(tools: &Tools) -> Result<Counts> {
+    run(tools.cargo().args(["fmt", "--all", "--check"]))?;
+    Ok(Counts::ONE_PASSED)
+}
+
+fn clippy(tools: &Tools) -> Result<Counts> {
+    run(tools.cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    run(tools.cargo().args([
+        "clippy",
+        "-p",
+        "shardlight",
+        "--no-default-features",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    Ok(Counts::ONE_PASSED)
+}
+
+fn clippy_wasm(tools: &Tools) -> Result<Counts> {
+    let target = ["--target", "wasm32-unknown-unknown"];
+    run(tools
+        .cargo()
+        .arg("clippy")
+        .args(WASM_PACKAGES)
+        .args(target)
+        .args(["--", "-D", "warnings"]))?;
+    Ok(Counts::ONE_PASSED)
+}
+
+fn unit(tools: &Tools) -> Result<Counts> {
+    let scope = [
+        "test",
+        "--workspace",
+        "--exclude",
+        "shardlight-tests",
+        "--no-fail-fast",
+    ];
+    let programs = ["--lib", "--bins", "--tests"];
+    let mut counts = count_tests(
+        tools.cargo_with_vulkan()?.args(scope).args(programs),
+        Runner::Cargo,
+    )?;
+    counts.add(count_tests(
+        tools.cargo_with_vulkan()?.args(scope).arg("--doc"),
+        Runner::Cargo,
+    )?);
+    Ok(counts)
+}
+
+fn model(tools: &Tools) -> Result<Counts> {
+    run(tools
+        .cargo()
+        .args(["run", "-p", "shardlight-cli", "--", "pull", "smollm2:135m"]))?;
+    Ok(Counts::ONE_PASSED)
+}
+
+fn tests(tools: &Tools) -> Result<Counts> {
+    // The CLI tests start the binary, which is no dependency of theirs in cargo's eyes.
+    run(tools.cargo().args(["build", "-p", "shardlight-cli"]))?;
+    let mut cargo = tools.cargo_with_vulkan()?;
+    cargo.env("SHARDLIGHT_BIN", shardlight(tools));
+    count_tests(
+        cargo.args(["test", "-p", "shardlight-tests", "--no-fail-fast"]),
+        Runner::Cargo,
+    )
+}
+
+fn tidy(tools: &Tools) -> Result<Counts> {
+    count_tests(
+        tools
+            .cargo()
+            .args(["test", "-p", "shardlight-tests", "--test", "tidy"]),
+        Runner::Cargo,
+    )
+}
+
+fn web(tools: &Tools) -> Result<Counts> {
+    run(tools.npm("www")?.args(["run", "build"]))?;
+    let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let raw = files_with_ending(
+        &target_folder(&tools.root).join("wasm32-unknown-unknown"),
+        "/shardlight_web.wasm",
+    );
+    let raw = raw
+        .into_iter()
+        .max_by_key(|path| {
+            path.metadata()
+                .and_then(|metadata| metadata.modified())
+                .ok()
+        })
+        .context("the build left no shardlight_web.wasm")?;
+    let small = files_with_ending(&tools.root.join("www/dist"), ".wasm");
+    let small = small
+        .into_iter()
+        .max_by_key(|path| size(path))
+        .context("www/dist: no .wasm after the build")?;
+    let script = "const { readFileSync } = require('fs'); const { brotliCompressSync } = require('zlib'); \
+                  console.log(brotliCompressSync(readFileSync(process.argv[1])).length)";
+    let brotli = output(tools.node("www")?.arg("-e").arg(script).arg(&small))?;
+    ensure!(
+        size(&small) <= size(&raw),
+        "{}: larger than {}",
+        small.display(),
+        raw.display()
+    );
+    println!(
+        "wasm: {} bytes raw, {} after wasm-opt, {} brotli",
+        size(&raw),
+        size(&small),
+        brotli.trim()
+    );
+    Ok(Counts::ONE_PASSED)
+}
+
+fn browser(tools: &Tools) -> Result<Counts> {
+    let folder = tools.root.join("tests/web");
+    let mut files = files_with_ending(&folder, ".test.mjs");
+    files.retain(|file| file.parent() == Some(&folder));
+    ensure!(!files.is_empty(), "{}: no *.test.mjs", folder.display());
+    // One at a time: every test drives a browser whose GPU is this machine's CPU.
+    let options = ["--test", "--test-reporter=tap", "--test-concurrency=1"];
+    run(tools.cargo().args(["build", "-p", "shardlight-cli"]))?;
+    let mut node = tools.node("tests/web")?;
+    node.env("SHARDLIGHT_BIN", shardlight(tools));
+    count_tests(node.args(options).args(files), Runner::Node)
+}
+
+/// The command-line program as `cargo build` leaves it.
+fn shardlight(tools: &Tools) -> PathBuf {
+    let name = format!("shardlight{}", std::env::consts::EXE_SUFFIX);
+    target_folder(&tools.root).join("debug").join(name)
+}
