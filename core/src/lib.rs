@@ -3,8 +3,12 @@
 //!
 //! The road from a file's bytes to a token is described in `ARCHITECTURE.md`.
 
+pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod kernels;
+pub mod recording;
+pub mod tensor;
 pub mod weights;
 
 pub use dtype::DType;

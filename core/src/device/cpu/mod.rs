@@ -1,0 +1,197 @@
+//! The CPU device: our own code, multi-threaded natively, SIMD where the processor has it.
+//!
+//! Weights stay in the file's layout, so a mapped model is used in place.
+
+mod memory;
+mod parallel;
+
+use std::ops::Range;
+
+pub use memory::{Bytes, CpuDispatch};
+pub use parallel::{for_each_chunk, for_each_row, threads};
+
+use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
+use crate::kernels::Access;
+use crate::recording::{Recording, ScratchPlan, resolve};
+use crate::weights::MappedBytes;
+use crate::weights::source::LocalFuture;
+use crate::{Error, Result};
+use memory::CpuMemory;
+
+/// The host's processor as a device.
+pub struct CpuDevice {
+    info: DeviceInfo,
+    limits: Limits,
+}
+
+/// A recording whose scratch memory is allocated; every run walks the list again.
+struct CpuPrepared {
+    recording: Recording,
+    plan: ScratchPlan,
+    pool: Vec<Buffer>,
+}
+
+impl CpuDevice {
+    /// The device. It always exists.
+    pub fn new() -> Self {
+        let threads = threads();
+        let plural = if threads == 1 { "" } else { "s" };
+        CpuDevice {
+            info: DeviceInfo {
+                name: format!("CPU, {threads} thread{plural}"),
+                backend: "cpu".to_string(),
+                kind: DeviceKind::Cpu,
+                driver: "scalar".to_string(),
+            },
+            limits: Limits {
+                kind: DeviceKind::Cpu,
+                layout: Layout::File,
+                max_binding_bytes: isize::MAX as u64,
+                max_workgroup_size: 1,
+                max_workgroup_bytes: u32::MAX,
+                max_workgroups: u32::MAX,
+                subgroup: None,
+                f16: false,
+            },
+        }
+    }
+
+    fn memory<'a>(&self, buffer: &'a Buffer) -> Result<&'a CpuMemory> {
+        let memory = buffer.downcast::<CpuMemory>();
+        memory.ok_or_else(|| self.error("the buffer belongs to another device"))
+    }
+
+    fn error(&self, reason: impl Into<String>) -> Error {
+        Error::Device {
+            device: self.info.name.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    fn allocate(&self, bytes: u64, label: &str) -> Result<Buffer> {
+        let memory = CpuMemory::zeroed(bytes).ok_or_else(|| Error::OutOfMemory {
+            device: self.info.name.clone(),
+            bytes,
+            what: label.to_string(),
+        })?;
+        Ok(Buffer::new(memory, bytes))
+    }
+}
+
+impl Default for CpuDevice {
+    fn default() -> Self {
+        CpuDevice::new()
+    }
+}
+
+impl Device for CpuDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
+        Box::pin(async move { self.allocate(bytes, label) })
+    }
+
+    fn import(&self, bytes: &MappedBytes, range: Range<u64>) -> Option<Buffer> {
+        let len = range.end.checked_sub(range.start)?;
+        Some(Buffer::new(CpuMemory::mapped(bytes, range)?, len))
+    }
+
+    fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.memory(buffer)?
+            .write(offset, bytes)
+            .map_err(Error::Invalid)
+    }
+
+    fn flush(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn read<'a>(
+        &'a self,
+        buffer: &'a Buffer,
+        offset: u64,
+        bytes: u64,
+    ) -> LocalFuture<'a, Result<Vec<u8>>> {
+        Box::pin(async move {
+            let all = self.memory(buffer)?.bytes();
+            let end = offset.checked_add(bytes).filter(|e| *e <= all.len() as u64);
+            let end = end.ok_or_else(|| {
+                Error::Invalid(format!(
+                    "read of bytes {offset} + {bytes} from a buffer of {}",
+                    all.len()
+                ))
+            })?;
+            Ok(all[offset as usize..end as usize].to_vec())
+        })
+    }
+
+    fn prepare<'a>(&'a self, recording: &'a Recording) -> LocalFuture<'a, Result<Prepared>> {
+        Box::pin(async move {
+            let plan = recording.plan_scratch();
+            let mut pool = Vec::with_capacity(plan.buffers.len());
+            for bytes in &plan.buffers {
+                pool.push(self.allocate(*bytes, "scratch")?);
+            }
+            let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
+            let prepared = CpuPrepared {
+                recording: recording.clone(),
+                plan,
+                pool,
+            };
+            prepared.check(self)?;
+            Ok(Prepared::new(prepared, scratch))
+        })
+    }
+
+    fn run(&self, prepared: &Prepared) -> Result<()> {
+        let prepared = prepared.downcast::<CpuPrepared>();
+        let prepared =
+            prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
+        for i in 0..prepared.recording.dispatches().len() {
+            let (kernel, dispatch) = prepared.dispatch(self, i)?;
+            (kernel.cpu)(&dispatch);
+        }
+        Ok(())
+    }
+}
+
+impl CpuPrepared {
+    fn dispatch<'a>(
+        &'a self,
+        device: &CpuDevice,
+        i: usize,
+    ) -> Result<(&'static crate::kernels::Kernel, CpuDispatch<'a>)> {
+        let dispatch = &self.recording.dispatches()[i];
+        let mut buffers = Vec::with_capacity(dispatch.bindings.len());
+        for tensor in &dispatch.bindings {
+            buffers.push(match tensor {
+                Some(tensor) => Some(device.memory(resolve(tensor, &self.plan, &self.pool))?),
+                None => None,
+            });
+        }
+        let dispatch = CpuDispatch::new(&dispatch.params, buffers);
+        Ok((self.recording.dispatches()[i].kernel, dispatch))
+    }
+
+    /// A written buffer must not be bound twice in one dispatch (WebGPU has the same rule).
+    fn check(&self, device: &CpuDevice) -> Result<()> {
+        for i in 0..self.recording.dispatches().len() {
+            let (kernel, dispatch) = self.dispatch(device, i)?;
+            for (b, binding) in kernel.bindings.iter().enumerate() {
+                if binding.access == Access::Write && dispatch.is_aliased(b) {
+                    return Err(Error::Invalid(format!(
+                        "{}: binding {} is written and bound a second time",
+                        kernel.name, binding.name
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! Loops over threads: rayon natively, plain loops in wasm.
+
+/// Below this many elements a loop stays on one thread: waking the others costs more.
+const SMALL: usize = 4096;
+
+/// Threads that loops are spread over.
+pub fn threads() -> usize {
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        rayon::current_num_threads()
+    }
+    #[cfg(target_arch = "wasm32")]
+    {
+        1
+    }
+}
+
+/// Calls `f(row, elements)` for the first `rows` rows of `data`, each `len` long.
+pub fn for_each_row<T: Send>(
+    data: &mut [T],
+    len: usize,
+    rows: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let data = &mut data[..rows * len];
+    if data.len() < SMALL {
+        data.chunks_mut(len).enumerate().for_each(|(i, c)| f(i, c));
+    } else {
+        for_each_chunk(data, len, f);
+    }
+}
+
+/// Calls `f(chunk number, elements)` for chunks of `len` elements, on all threads.
+pub fn for_each_chunk<T: Send>(data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        use rayon::prelude::*;
+        data.par_chunks_mut(len)
+            .enumerate()
+            .for_each(|(i, c)| f(i, c));
+    }
+    #[cfg(target_arch = "wasm32")]
+    data.chunks_mut(len).enumerate().for_each(|(i, c)| f(i, c));
+}

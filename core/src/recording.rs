@@ -1,0 +1,212 @@
+//! What one rank does in one step: a list of dispatches over device buffers and scratch memory.
+//!
+//! A recording is made once and run many times: what changes from step to step (position, token)
+//! lives in buffers. Scratch memory is planned when the recording is prepared: two scratch tensors
+//! that are never alive at once share a buffer.
+
+use crate::device::Buffer;
+use crate::kernels::{Kernel, Params};
+use crate::tensor::{Storage, Tensor};
+use crate::{DType, Error, Result};
+
+/// One kernel call.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// Which kernel.
+    pub kernel: &'static Kernel,
+    /// Shapes, constants and switches.
+    pub params: Params,
+    /// One entry per [`Kernel::bindings`]; `None` for an optional binding that is not used.
+    pub bindings: Vec<Option<Tensor>>,
+    /// Name of the variant to run; `None` for the device's first choice.
+    pub variant: Option<&'static str>,
+}
+
+/// A list of dispatches.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    dispatches: Vec<Dispatch>,
+    /// Bytes of each scratch tensor.
+    scratch: Vec<u64>,
+    /// Scratch tensors that somebody reads after the run.
+    kept: Vec<usize>,
+}
+
+/// Which buffer each scratch tensor uses, and how big each buffer is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ScratchPlan {
+    /// Bytes of each buffer.
+    pub buffers: Vec<u64>,
+    /// Buffer of each scratch tensor.
+    pub slot: Vec<usize>,
+}
+
+impl Recording {
+    /// An empty recording.
+    pub fn new() -> Self {
+        Recording::default()
+    }
+
+    /// A tensor that lives from its first use to its last within one run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the size overflows.
+    pub fn scratch(&mut self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        let len = shape.iter().try_fold(1usize, |a, b| a.checked_mul(*b));
+        let bytes = len.and_then(|len| dtype.bytes(len)).ok_or_else(|| {
+            Error::Invalid(format!("scratch tensor of shape {shape:?} overflows"))
+        })?;
+        self.scratch.push(bytes.next_multiple_of(16).max(16) as u64);
+        Ok(Tensor::new(
+            Storage::Scratch(self.scratch.len() - 1),
+            dtype,
+            shape,
+        ))
+    }
+
+    /// Keeps a scratch tensor's memory to itself from its first use to the end, so that it can be
+    /// read after the run.
+    pub fn keep(&mut self, tensor: &Tensor) {
+        if let Storage::Scratch(slot) = tensor.storage {
+            self.kept.push(slot);
+        }
+    }
+
+    /// Appends a call of `kernel`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the bindings are not those of the kernel.
+    pub fn push(
+        &mut self,
+        kernel: &'static Kernel,
+        params: Params,
+        bindings: Vec<Option<Tensor>>,
+    ) -> Result<()> {
+        if bindings.len() != kernel.bindings.len() {
+            return Err(Error::Invalid(format!(
+                "{}: {} bindings given, expected {}",
+                kernel.name,
+                bindings.len(),
+                kernel.bindings.len()
+            )));
+        }
+        for (binding, tensor) in kernel.bindings.iter().zip(&bindings) {
+            if tensor.is_none() && !binding.optional {
+                return Err(Error::Invalid(format!(
+                    "{}: binding {} is missing",
+                    kernel.name, binding.name
+                )));
+            }
+        }
+        self.dispatches.push(Dispatch {
+            kernel,
+            params,
+            bindings,
+            variant: None,
+        });
+        Ok(())
+    }
+
+    /// The calls in order.
+    pub fn dispatches(&self) -> &[Dispatch] {
+        &self.dispatches
+    }
+
+    /// Runs this variant of the last call instead of the device's first choice; for tests and
+    /// tuning.
+    pub fn force_variant(&mut self, variant: &'static str) {
+        if let Some(last) = self.dispatches.last_mut() {
+            last.variant = Some(variant);
+        }
+    }
+
+    /// Shares memory between scratch tensors that are never alive at once.
+    pub fn plan_scratch(&self) -> ScratchPlan {
+        const NEVER: usize = usize::MAX;
+        let mut first = vec![NEVER; self.scratch.len()];
+        let mut last = vec![0; self.scratch.len()];
+        for (i, dispatch) in self.dispatches.iter().enumerate() {
+            for tensor in dispatch.bindings.iter().flatten() {
+                if let Storage::Scratch(s) = tensor.storage {
+                    first[s] = first[s].min(i);
+                    last[s] = i;
+                }
+            }
+        }
+        for &s in &self.kept {
+            last[s] = NEVER;
+        }
+        let mut order: Vec<usize> = (0..self.scratch.len()).collect();
+        order.sort_by_key(|&s| first[s]);
+        let mut buffers: Vec<u64> = Vec::new();
+        let mut free_after: Vec<usize> = Vec::new();
+        let mut slot = vec![0; self.scratch.len()];
+        for s in order {
+            // Best fit among the free buffers: the smallest that is large enough, else the largest.
+            let bytes = self.scratch[s];
+            let free =
+                (0..buffers.len()).filter(|&b| first[s] != NEVER && free_after[b] < first[s]);
+            let best = free.min_by_key(|&b| (buffers[b] < bytes, buffers[b].abs_diff(bytes)));
+            let b = best.unwrap_or_else(|| {
+                buffers.push(0);
+                free_after.push(0);
+                buffers.len() - 1
+            });
+            buffers[b] = buffers[b].max(bytes);
+            free_after[b] = last[s];
+            slot[s] = b;
+        }
+        ScratchPlan { buffers, slot }
+    }
+}
+
+/// Finds the buffer behind a tensor of a prepared recording.
+pub fn resolve<'a>(tensor: &'a Tensor, plan: &ScratchPlan, pool: &'a [Buffer]) -> &'a Buffer {
+    match &tensor.storage {
+        Storage::Buffer(buffer) => buffer,
+        Storage::Scratch(s) => &pool[plan.slot[*s]],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::rms_norm;
+
+    fn norm(r: &mut Recording, x: &Tensor, w: &Tensor) -> Tensor {
+        let y = r.scratch(DType::F32, &[1, 64]).unwrap();
+        let params = Params::new().u32("T", 1).u32("FIRST", 0);
+        let bindings = vec![Some(x.clone()), Some(w.clone()), Some(y.clone())];
+        r.push(&rms_norm::KERNEL, params, bindings).unwrap();
+        y
+    }
+
+    #[test]
+    fn a_chain_of_scratch_tensors_needs_two_buffers() {
+        let mut r = Recording::new();
+        let mut x = r.scratch(DType::F32, &[1, 64]).unwrap();
+        let w = Tensor::new(Storage::Buffer(Buffer::new((), 256)), DType::F32, &[64]);
+        for _ in 0..5 {
+            x = norm(&mut r, &x, &w);
+        }
+        let plan = r.plan_scratch();
+        assert_eq!(plan.buffers, [256, 256]);
+        assert_eq!(plan.slot, [0, 1, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_kept_tensor_is_not_overwritten() {
+        let mut r = Recording::new();
+        let x = r.scratch(DType::F32, &[1, 64]).unwrap();
+        let w = Tensor::new(Storage::Buffer(Buffer::new((), 256)), DType::F32, &[64]);
+        let y = norm(&mut r, &x, &w);
+        r.keep(&y);
+        let z = norm(&mut r, &y, &w);
+        norm(&mut r, &z, &w);
+        let plan = r.plan_scratch();
+        let used_by_y = plan.slot.iter().filter(|b| **b == plan.slot[1]).count();
+        assert_eq!(used_by_y, 1);
+    }
+}

@@ -1,0 +1,62 @@
+//! A typed view of device memory.
+
+use crate::DType;
+use crate::device::Buffer;
+
+/// Where a tensor's elements are.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// In a buffer that outlives the recording.
+    Buffer(Buffer),
+    /// In scratch memory of the recording, by number.
+    Scratch(usize),
+}
+
+/// Storage, element type and shape (slowest dimension first, contiguous).
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Where the elements are.
+    pub storage: Storage,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape, slowest dimension first.
+    pub shape: Vec<usize>,
+}
+
+impl Tensor {
+    /// A tensor over the whole of `storage`.
+    pub fn new(storage: Storage, dtype: DType, shape: &[usize]) -> Self {
+        Tensor {
+            storage,
+            dtype,
+            shape: shape.to_vec(),
+        }
+    }
+
+    /// A tensor over the whole of `buffer`.
+    pub fn of(buffer: Buffer, dtype: DType, shape: &[usize]) -> Self {
+        Tensor::new(Storage::Buffer(buffer), dtype, shape)
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True when a dimension is 0.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements in the last dimension.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Product of all dimensions but the last.
+    pub fn rows(&self) -> usize {
+        self.shape
+            .split_last()
+            .map_or(1, |(_, r)| r.iter().product())
+    }
+}
