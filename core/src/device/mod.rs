@@ -2,6 +2,11 @@
 //! those are [kernels](crate::kernels).
 
 pub mod cpu;
+mod select;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
+
+pub use select::{DeviceChoice, list, open};
 
 use std::any::Any;
 use std::fmt;

@@ -1,0 +1,190 @@
+//! Which device a run uses: what `--device` says, and what `auto` makes of the machine.
+
+use std::fmt;
+use std::rc::Rc;
+use std::str::FromStr;
+
+use super::cpu::CpuDevice;
+use super::{Device, DeviceInfo, DeviceKind};
+use crate::{Error, Result};
+
+/// A wish for a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best: a real GPU, else the CPU device; never a software GPU.
+    #[default]
+    Auto,
+    /// The CPU device.
+    Cpu,
+    /// The best GPU adapter, even a software one.
+    Gpu,
+    /// GPU adapter by number, as `shardlight devices` lists them.
+    GpuNumber(usize),
+    /// The best adapter of a backend: `vulkan`, `metal`, `dx12`, `webgpu`.
+    Backend(String),
+}
+
+/// Backends that `--device` knows by name.
+const BACKENDS: &[&str] = &["vulkan", "metal", "dx12", "webgpu"];
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let number = text.strip_prefix("gpu:").map(str::parse);
+        Ok(match (text, number) {
+            ("auto", _) => DeviceChoice::Auto,
+            ("cpu", _) => DeviceChoice::Cpu,
+            ("gpu", _) => DeviceChoice::Gpu,
+            (_, Some(Ok(n))) => DeviceChoice::GpuNumber(n),
+            _ if BACKENDS.contains(&text) => DeviceChoice::Backend(text.to_string()),
+            _ => {
+                return Err(Error::Unsupported {
+                    what: format!("device {text:?}"),
+                    supported: format!("auto, cpu, gpu, gpu:N, {}", BACKENDS.join(", ")),
+                });
+            }
+        })
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Gpu => f.write_str("gpu"),
+            DeviceChoice::GpuNumber(n) => write!(f, "gpu:{n}"),
+            DeviceChoice::Backend(name) => f.write_str(name),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Index into `devices` (sorted as [`list`] gives them) of the device meant; `Err` with the
+    /// reason when there is none.
+    fn pick(&self, devices: &[DeviceInfo]) -> Result<usize> {
+        let find = |f: &dyn Fn(&DeviceInfo) -> bool| devices.iter().position(f);
+        let gpus = devices.iter().filter(|d| d.kind.is_gpu()).count();
+        let (found, reason) = match self {
+            DeviceChoice::Auto => (Some(0), String::new()),
+            DeviceChoice::Cpu => (find(&|d| d.kind == DeviceKind::Cpu), String::new()),
+            DeviceChoice::Gpu => (
+                find(&|d| d.kind.is_gpu()),
+                "this machine has no GPU adapter (no Vulkan, Metal or DX12 driver found)".into(),
+            ),
+            DeviceChoice::GpuNumber(n) => (
+                (0..devices.len())
+                    .filter(|i| devices[*i].kind.is_gpu())
+                    .nth(*n),
+                format!("there are {gpus} GPU adapters, numbered from 0"),
+            ),
+            DeviceChoice::Backend(name) => (
+                find(&|d| d.backend == *name),
+                format!("no adapter with the backend {name}"),
+            ),
+        };
+        found.ok_or_else(|| Error::Device {
+            device: self.to_string(),
+            reason: format!("{reason}; `shardlight devices` lists what there is"),
+        })
+    }
+}
+
+#[cfg(feature = "wgpu")]
+async fn adapters() -> Vec<super::wgpu::Adapter> {
+    super::wgpu::adapters().await
+}
+
+/// Every device, in the order in which `auto` prefers them.
+pub async fn list() -> Vec<DeviceInfo> {
+    let mut all = vec![CpuDevice::new().info().clone()];
+    #[cfg(feature = "wgpu")]
+    all.extend(adapters().await.into_iter().map(|a| a.info));
+    all.sort_by_key(|d| d.kind);
+    all
+}
+
+/// Opens the device that `choice` means.
+///
+/// # Errors
+///
+/// [`Error::Device`] when there is none or it cannot be opened. `auto` falls back to the CPU
+/// device, which always exists.
+pub async fn open(choice: &DeviceChoice) -> Result<Rc<dyn Device>> {
+    if *choice == DeviceChoice::Cpu {
+        return Ok(Rc::new(CpuDevice::new()));
+    }
+    let cpu = CpuDevice::new();
+    let mut infos = vec![cpu.info().clone()];
+    #[cfg(feature = "wgpu")]
+    let mut gpus = adapters().await;
+    #[cfg(feature = "wgpu")]
+    infos.extend(gpus.iter().map(|a| a.info.clone()));
+    infos.sort_by_key(|d| d.kind);
+    let picked = choice.pick(&infos)?;
+    if !infos[picked].kind.is_gpu() {
+        return Ok(Rc::new(cpu));
+    }
+    #[cfg(feature = "wgpu")]
+    {
+        let number = infos[..picked].iter().filter(|d| d.kind.is_gpu()).count();
+        match gpus.swap_remove(number).open().await {
+            Ok(device) => return Ok(Rc::new(device)),
+            Err(e) if *choice != DeviceChoice::Auto => return Err(e),
+            Err(_) => {}
+        }
+    }
+    Ok(Rc::new(cpu))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(kind: DeviceKind, backend: &str) -> DeviceInfo {
+        DeviceInfo {
+            name: backend.to_string(),
+            backend: backend.to_string(),
+            kind,
+            driver: String::new(),
+        }
+    }
+
+    fn pick(choice: &str, devices: &[DeviceInfo]) -> Result<usize> {
+        choice.parse::<DeviceChoice>().unwrap().pick(devices)
+    }
+
+    #[test]
+    fn a_software_gpu_is_used_only_when_asked_for() {
+        let all = [
+            device(DeviceKind::Cpu, "cpu"),
+            device(DeviceKind::SoftwareGpu, "vulkan"),
+        ];
+        assert_eq!(pick("auto", &all).unwrap(), 0);
+        assert_eq!(pick("gpu", &all).unwrap(), 1);
+        assert_eq!(pick("gpu:0", &all).unwrap(), 1);
+        assert_eq!(pick("vulkan", &all).unwrap(), 1);
+        assert!(pick("gpu:1", &all).is_err());
+        assert!(pick("metal", &all).is_err());
+    }
+
+    #[test]
+    fn a_real_gpu_comes_before_the_cpu() {
+        let all = [
+            device(DeviceKind::IntegratedGpu, "vulkan"),
+            device(DeviceKind::Cpu, "cpu"),
+        ];
+        assert_eq!(pick("auto", &all).unwrap(), 0);
+        assert_eq!(pick("cpu", &all).unwrap(), 1);
+    }
+
+    #[test]
+    fn an_unknown_device_names_the_known_ones() {
+        let e = "tpu".parse::<DeviceChoice>().unwrap_err().to_string();
+        assert_eq!(
+            e,
+            "device \"tpu\"; supported: auto, cpu, gpu, gpu:N, vulkan, metal, dx12, webgpu"
+        );
+    }
+}

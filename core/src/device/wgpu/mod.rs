@@ -1,0 +1,370 @@
+//! The WebGPU device, native and in browsers: one source.
+//!
+//! A kernel's text is specialised for the adapter and compiled once; a prepared recording holds
+//! its bind groups, so that a run is one command buffer with one compute pass.
+
+mod pipeline;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_channel::oneshot;
+
+use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
+use crate::recording::Recording;
+use crate::weights::source::LocalFuture;
+use crate::{Error, Result};
+use pipeline::{Compiled, WgpuPrepared};
+
+/// An adapter that could become a device.
+pub struct Adapter {
+    adapter: wgpu::Adapter,
+    /// What it calls itself.
+    pub info: DeviceInfo,
+}
+
+/// A GPU (or a software one) behind WebGPU's interface.
+pub struct WgpuDevice {
+    info: DeviceInfo,
+    limits: Limits,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    pipelines: RefCell<HashMap<String, Rc<Compiled>>>,
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+/// Why the device cannot go on; set by wgpu's callbacks.
+#[derive(Clone)]
+enum Fault {
+    Lost(String),
+    OutOfMemory,
+    Other(String),
+}
+
+struct WgpuBuffer(wgpu::Buffer);
+
+/// Every adapter there is, best first. In browsers: the one that the page is given.
+pub async fn adapters() -> Vec<Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN
+        | wgpu::Backends::METAL
+        | wgpu::Backends::DX12
+        | wgpu::Backends::BROWSER_WEBGPU;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    let instance = wgpu::Instance::new(descriptor);
+    let found = if cfg!(target_arch = "wasm32") {
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        instance
+            .request_adapter(&options)
+            .await
+            .into_iter()
+            .collect()
+    } else {
+        instance.enumerate_adapters(wgpu::Backends::all()).await
+    };
+    let mut adapters: Vec<Adapter> = found.into_iter().map(Adapter::new).collect();
+    adapters.sort_by_key(|a| a.info.kind);
+    adapters
+}
+
+impl Adapter {
+    fn new(adapter: wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => DeviceKind::DiscreteGpu,
+            wgpu::DeviceType::IntegratedGpu => DeviceKind::IntegratedGpu,
+            wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => DeviceKind::OtherGpu,
+            wgpu::DeviceType::Cpu => DeviceKind::SoftwareGpu,
+        };
+        let backend = match info.backend {
+            wgpu::Backend::Vulkan => "vulkan",
+            wgpu::Backend::Metal => "metal",
+            wgpu::Backend::Dx12 => "dx12",
+            wgpu::Backend::BrowserWebGpu => "webgpu",
+            wgpu::Backend::Gl => "gl",
+            wgpu::Backend::Noop => "noop",
+        };
+        let name = match info.name.as_str() {
+            "" => "WebGPU adapter".to_string(),
+            name => name.to_string(),
+        };
+        let driver = format!("{} {}", info.driver, info.driver_info);
+        Adapter {
+            adapter,
+            info: DeviceInfo {
+                name,
+                backend: backend.to_string(),
+                kind,
+                driver: driver.trim().to_string(),
+            },
+        }
+    }
+
+    /// Opens the device with all that the adapter offers and kernels use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] with the driver's words.
+    pub async fn open(self) -> Result<WgpuDevice> {
+        let offered = self.adapter.features();
+        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("shardlight"),
+            required_features: offered & wanted,
+            required_limits: self.adapter.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let opened = self.adapter.request_device(&descriptor).await;
+        let (device, queue) = opened.map_err(|e| Error::Device {
+            device: self.info.name.clone(),
+            reason: e.to_string(),
+        })?;
+        let fault = Arc::new(Mutex::new(None));
+        let lost = Arc::clone(&fault);
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                set_fault(&lost, Fault::Lost(message));
+            }
+        });
+        let uncaptured = Arc::clone(&fault);
+        device.on_uncaptured_error(Arc::new(move |error| set_fault(&uncaptured, error.into())));
+        let limits = limits(&self.info, &device, &self.adapter.get_info());
+        Ok(WgpuDevice {
+            info: self.info,
+            limits,
+            device,
+            queue,
+            pipelines: RefCell::default(),
+            fault,
+        })
+    }
+}
+
+fn limits(info: &DeviceInfo, device: &wgpu::Device, adapter: &wgpu::AdapterInfo) -> Limits {
+    let limits = device.limits();
+    let features = device.features();
+    let subgroup = (adapter.subgroup_min_size, adapter.subgroup_max_size);
+    Limits {
+        kind: info.kind,
+        layout: Layout::Planar,
+        max_binding_bytes: limits
+            .max_storage_buffer_binding_size
+            .min(limits.max_buffer_size),
+        max_workgroup_size: limits
+            .max_compute_invocations_per_workgroup
+            .min(limits.max_compute_workgroup_size_x),
+        max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        max_workgroups: limits.max_compute_workgroups_per_dimension,
+        subgroup: features
+            .contains(wgpu::Features::SUBGROUP)
+            .then_some(subgroup),
+        f16: features.contains(wgpu::Features::SHADER_F16),
+    }
+}
+
+/// Keeps the first fault: those that follow are its consequences.
+fn set_fault(fault: &Mutex<Option<Fault>>, new: Fault) {
+    let mut fault = fault.lock().unwrap_or_else(PoisonError::into_inner);
+    fault.get_or_insert(new);
+}
+
+impl From<wgpu::Error> for Fault {
+    fn from(error: wgpu::Error) -> Self {
+        match error {
+            wgpu::Error::OutOfMemory { .. } => Fault::OutOfMemory,
+            other => Fault::Other(other.to_string()),
+        }
+    }
+}
+
+impl WgpuDevice {
+    fn error(&self, reason: impl Into<String>) -> Error {
+        Error::Device {
+            device: self.info.name.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    fn out_of_memory(&self, bytes: u64, what: &str) -> Error {
+        Error::OutOfMemory {
+            device: self.info.name.clone(),
+            bytes,
+            what: what.to_string(),
+        }
+    }
+
+    /// The fault that a callback has noted, if any.
+    fn check(&self) -> Result<()> {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*fault {
+            None => Ok(()),
+            Some(Fault::Lost(reason)) => Err(Error::DeviceLost {
+                device: self.info.name.clone(),
+                reason: reason.clone(),
+            }),
+            Some(Fault::OutOfMemory) => Err(self.out_of_memory(0, "queued work")),
+            Some(Fault::Other(reason)) => Err(self.error(reason.clone())),
+        }
+    }
+
+    fn buffer<'a>(&self, buffer: &'a Buffer) -> Result<&'a wgpu::Buffer> {
+        let found = buffer.downcast::<WgpuBuffer>();
+        let found = found.ok_or_else(|| self.error("the buffer belongs to another device"))?;
+        Ok(&found.0)
+    }
+
+    async fn allocate(&self, bytes: u64, label: &str) -> Result<Buffer> {
+        self.check()?;
+        let size = bytes.max(16).next_multiple_of(16);
+        if size > self.device.limits().max_buffer_size {
+            return Err(self.out_of_memory(bytes, label));
+        }
+        let mut usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        // Only small buffers are ever bound as uniforms (`step`).
+        if size <= 256 {
+            usage |= wgpu::BufferUsages::UNIFORM;
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        if scope.pop().await.is_some() {
+            return Err(self.out_of_memory(bytes, label));
+        }
+        Ok(Buffer::new(WgpuBuffer(buffer), bytes))
+    }
+
+    /// Lets callbacks run: natively this waits for the queue, in browsers the event loop does.
+    fn wait(&self) -> Result<()> {
+        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        waited.map_err(|e| self.error(e.to_string()))?;
+        self.check()
+    }
+}
+
+impl Device for WgpuDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
+        Box::pin(self.allocate(bytes, label))
+    }
+
+    fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check()?;
+        let target = self.buffer(buffer)?;
+        let end = offset.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > target.size()) || !aligned(offset, bytes.len() as u64) {
+            return Err(Error::Invalid(format!(
+                "write of bytes {offset} + {} into a buffer of {}",
+                bytes.len(),
+                target.size()
+            )));
+        }
+        self.queue.write_buffer(target, offset, bytes);
+        Ok(())
+    }
+
+    fn flush(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async {
+            let (done, wait) = oneshot::channel();
+            self.queue.submit([]);
+            self.queue.on_submitted_work_done(move || {
+                // Nobody waits any more: nothing to tell.
+                let _ = done.send(());
+            });
+            self.wait()?;
+            let _ = wait.await;
+            self.check()
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        buffer: &'a Buffer,
+        offset: u64,
+        bytes: u64,
+    ) -> LocalFuture<'a, Result<Vec<u8>>> {
+        Box::pin(async move {
+            self.check()?;
+            let source = self.buffer(buffer)?;
+            let end = offset.checked_add(bytes);
+            if end.is_none_or(|end| end > source.size()) || !aligned(offset, bytes) {
+                return Err(Error::Invalid(format!(
+                    "read of bytes {offset} + {bytes} from a buffer of {}",
+                    source.size()
+                )));
+            }
+            if bytes == 0 {
+                return Ok(Vec::new());
+            }
+            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read"),
+                size: bytes,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
+            self.queue.submit([encoder.finish()]);
+            let (done, wait) = oneshot::channel();
+            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                let _ = done.send(result);
+            });
+            self.wait()?;
+            match wait.await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => {
+                    self.check()?;
+                    return Err(self.error(e.to_string()));
+                }
+                Err(_) => {
+                    self.check()?;
+                    return Err(self.error("the read-back was dropped"));
+                }
+            }
+            let mapped = staging.get_mapped_range(..);
+            let mapped = mapped.map_err(|e| self.error(e.to_string()))?;
+            let data = mapped.to_vec();
+            drop(mapped);
+            staging.unmap();
+            Ok(data)
+        })
+    }
+
+    fn prepare<'a>(&'a self, recording: &'a Recording) -> LocalFuture<'a, Result<Prepared>> {
+        Box::pin(self.bind(recording))
+    }
+
+    fn run(&self, prepared: &Prepared) -> Result<()> {
+        self.check()?;
+        let prepared = prepared.downcast::<WgpuPrepared>();
+        let prepared =
+            prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        prepared.encode(&mut encoder);
+        self.queue.submit([encoder.finish()]);
+        Ok(())
+    }
+}
+
+/// WebGPU copies whole words.
+fn aligned(offset: u64, bytes: u64) -> bool {
+    offset.is_multiple_of(4) && bytes.is_multiple_of(4)
+}

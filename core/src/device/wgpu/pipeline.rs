@@ -1,0 +1,257 @@
+//! Kernels to pipelines, recordings to bind groups.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use super::{Fault, WgpuDevice};
+use crate::device::Prepared;
+use crate::kernels::{Access, Kernel, Params, Variant};
+use crate::recording::{Dispatch, Recording, resolve};
+use crate::{Error, Result};
+
+/// A compiled variant of a kernel and the layout of its bindings.
+pub(super) struct Compiled {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+/// A recording with everything bound.
+pub(super) struct WgpuPrepared {
+    steps: Vec<Step>,
+}
+
+struct Step {
+    compiled: Rc<Compiled>,
+    bind_group: wgpu::BindGroup,
+    workgroups: [u32; 3],
+}
+
+impl WgpuPrepared {
+    pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for step in &self.steps {
+            pass.set_pipeline(&step.compiled.pipeline);
+            pass.set_bind_group(0, &step.bind_group, &[]);
+            let [x, y, z] = step.workgroups;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+}
+
+impl WgpuDevice {
+    pub(super) async fn bind(&self, recording: &Recording) -> Result<Prepared> {
+        self.check()?;
+        // All pipelines first: browsers compile them in parallel until the first is waited for.
+        let mut chosen = Vec::with_capacity(recording.dispatches().len());
+        for dispatch in recording.dispatches() {
+            let variant = self.choose(dispatch)?;
+            let compiled = self.compile(dispatch, &variant).await?;
+            chosen.push((variant, compiled));
+        }
+        let plan = recording.plan_scratch();
+        let mut pool = Vec::with_capacity(plan.buffers.len());
+        for bytes in &plan.buffers {
+            pool.push(self.allocate(*bytes, "scratch").await?);
+        }
+        let (args, offsets) = self.args(recording)?;
+
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let mut steps = Vec::with_capacity(chosen.len());
+        for (i, (variant, compiled)) in chosen.into_iter().enumerate() {
+            let dispatch = &recording.dispatches()[i];
+            let mut entries = Vec::with_capacity(dispatch.bindings.len() + 1);
+            for (number, tensor) in dispatch.bindings.iter().enumerate() {
+                let Some(tensor) = tensor else { continue };
+                let buffer = self.buffer(resolve(tensor, &plan, &pool))?;
+                entries.push(wgpu::BindGroupEntry {
+                    binding: number as u32,
+                    resource: buffer.as_entire_binding(),
+                });
+            }
+            if let (Some(args), Some((offset, size))) = (&args, offsets[i]) {
+                entries.push(wgpu::BindGroupEntry {
+                    binding: dispatch.bindings.len() as u32,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: args,
+                        offset,
+                        size: wgpu::BufferSize::new(size),
+                    }),
+                });
+            }
+            let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(dispatch.kernel.name),
+                layout: &compiled.layout,
+                entries: &entries,
+            });
+            steps.push(Step {
+                compiled,
+                bind_group,
+                workgroups: variant.workgroups,
+            });
+        }
+        if let Some(e) = scope.pop().await {
+            return Err(self.error(e.to_string()));
+        }
+        let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
+        Ok(Prepared::new(WgpuPrepared { steps }, scratch))
+    }
+
+    fn choose(&self, dispatch: &Dispatch) -> Result<Variant> {
+        let kernel = dispatch.kernel;
+        let mut variants = (kernel.variants)(&dispatch.params, &self.limits).into_iter();
+        let found = match dispatch.variant {
+            Some(name) => variants.find(|v| v.name == name),
+            None => variants.next(),
+        };
+        let found = found.ok_or_else(|| {
+            let name = dispatch.variant.unwrap_or("any");
+            self.error(format!("{}: no variant {name} here", kernel.name))
+        })?;
+        let most = self.limits.max_workgroups;
+        if found.workgroups.iter().any(|n| *n > most) {
+            return Err(self.error(format!(
+                "{}: {:?} workgroups, the adapter allows {most} in a dimension",
+                kernel.name, found.workgroups
+            )));
+        }
+        Ok(found)
+    }
+
+    /// Uniform arguments of all dispatches in one buffer, and where each one's are.
+    #[expect(clippy::type_complexity, reason = "used once, below its definition")]
+    fn args(
+        &self,
+        recording: &Recording,
+    ) -> Result<(Option<wgpu::Buffer>, Vec<Option<(u64, u64)>>)> {
+        let align = self.device.limits().min_uniform_buffer_offset_alignment as usize;
+        let mut bytes: Vec<u8> = Vec::new();
+        let mut offsets = Vec::with_capacity(recording.dispatches().len());
+        for dispatch in recording.dispatches() {
+            if dispatch.kernel.uniforms.is_empty() {
+                offsets.push(None);
+                continue;
+            }
+            bytes.resize(bytes.len().next_multiple_of(align), 0);
+            let args = dispatch.kernel.args(&dispatch.params);
+            offsets.push(Some((bytes.len() as u64, args.len() as u64)));
+            bytes.extend_from_slice(&args);
+        }
+        if bytes.is_empty() {
+            return Ok((None, offsets));
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("args"),
+            size: bytes.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue.write_buffer(&buffer, 0, &bytes);
+        Ok((Some(buffer), offsets))
+    }
+
+    async fn compile(&self, dispatch: &Dispatch, variant: &Variant) -> Result<Rc<Compiled>> {
+        let (kernel, params) = (dispatch.kernel, &dispatch.params);
+        let key = key(kernel, params, variant);
+        if let Some(found) = self.pipelines.borrow().get(&key) {
+            return Ok(Rc::clone(found));
+        }
+        let web = cfg!(target_arch = "wasm32");
+        let spec = kernel.specialization(params, variant, web);
+        let text = shardlight_shaders::specialize(kernel.name, &spec)
+            .map_err(|e| self.error(e.to_string()))?;
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = self
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(kernel.name),
+                source: wgpu::ShaderSource::Wgsl(text.into()),
+            });
+        let layout = self.layout(dispatch);
+        let pipeline_layout = self
+            .device
+            .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: 0,
+            });
+        let pipeline = self
+            .device
+            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(kernel.name),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: Default::default(),
+                cache: None,
+            });
+        if let Some(e) = scope.pop().await {
+            return Err(match Fault::from(e) {
+                Fault::OutOfMemory => self.out_of_memory(0, kernel.name),
+                Fault::Lost(e) | Fault::Other(e) => Error::Device {
+                    device: self.info.name.clone(),
+                    reason: format!("kernel {key} does not compile: {e}"),
+                },
+            });
+        }
+        let compiled = Rc::new(Compiled { pipeline, layout });
+        let mut pipelines = self.pipelines.borrow_mut();
+        pipelines.insert(key, Rc::clone(&compiled));
+        Ok(compiled)
+    }
+
+    fn layout(&self, dispatch: &Dispatch) -> wgpu::BindGroupLayout {
+        let buffer = |binding: usize, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+            binding: binding as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty,
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let kernel = dispatch.kernel;
+        let mut entries = Vec::with_capacity(kernel.bindings.len() + 1);
+        for (i, (binding, tensor)) in kernel.bindings.iter().zip(&dispatch.bindings).enumerate() {
+            if tensor.is_none() {
+                continue;
+            }
+            let ty = match binding.access {
+                Access::Read | Access::Weight => {
+                    wgpu::BufferBindingType::Storage { read_only: true }
+                }
+                Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
+                Access::Uniform => wgpu::BufferBindingType::Uniform,
+            };
+            entries.push(buffer(i, ty));
+        }
+        if !kernel.uniforms.is_empty() {
+            entries.push(buffer(
+                kernel.bindings.len(),
+                wgpu::BufferBindingType::Uniform,
+            ));
+        }
+        let descriptor = wgpu::BindGroupLayoutDescriptor {
+            label: Some(kernel.name),
+            entries: &entries,
+        };
+        self.device.create_bind_group_layout(&descriptor)
+    }
+}
+
+/// Names a pipeline: kernel, variant and every value that is not a uniform.
+fn key(kernel: &Kernel, params: &Params, variant: &Variant) -> String {
+    let mut key = format!("{} {}", kernel.name, variant.name);
+    for (name, value) in params.iter() {
+        if !kernel.uniforms.contains(&name) {
+            let _ = write!(key, " {name}={value:?}");
+        }
+    }
+    for (name, value) in &variant.constants {
+        let _ = write!(key, " {name}={value}");
+    }
+    for flag in &variant.flags {
+        let _ = write!(key, " {flag}");
+    }
+    key
+}
