@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     counts::{Counts, Runner},
-    exec::{count_tests, files_with_ending, output, run},
+    exec::{command, count_tests, files_with_ending, output, run},
     tools::{Tools, target_folder},
 };
 
@@ -75,7 +75,7 @@ pub const STEPS: &[Step] = &[
     },
     Step {
         name: "tests",
-        about: "shardlight-tests on CPU and Vulkan: kernels, goldens, CLI, tidy",
+        about: "kernels and goldens on CPU and Vulkan, command line, tidy rules",
         by_default: true,
         run: tests,
     },
@@ -141,59 +141,54 @@ fn clippy_wasm(tools: &Tools) -> Result<Counts> {
     Ok(Counts::ONE_PASSED)
 }
 
+// cargo unites the features of the packages it is asked for, and builds wgpu anew for every other union.
+// So whatever builds for this machine names the whole workspace with its tests, and only narrows targets.
+
+/// Builds every program and test.
+fn build(tools: &Tools) -> Result<()> {
+    run(tools
+        .cargo()
+        .args(["build", "--workspace", "--lib", "--bins", "--tests"]))
+}
+
+fn cargo_test(tools: &Tools, targets: &[&str]) -> Result<Counts> {
+    let mut cargo = tools.cargo_with_vulkan()?;
+    cargo.env("SHARDLIGHT_BIN", program(tools, "shardlight"));
+    cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    count_tests(cargo.args(targets), Runner::Cargo)
+}
+
 fn unit(tools: &Tools) -> Result<Counts> {
-    let scope = [
-        "test",
-        "--workspace",
-        "--exclude",
-        "shardlight-tests",
-        "--no-fail-fast",
-    ];
-    let programs = ["--lib", "--bins", "--tests"];
-    let mut counts = count_tests(
-        tools.cargo_with_vulkan()?.args(scope).args(programs),
-        Runner::Cargo,
-    )?;
-    counts.add(count_tests(
-        tools.cargo_with_vulkan()?.args(scope).arg("--doc"),
-        Runner::Cargo,
-    )?);
+    let mut counts = cargo_test(tools, &["--lib", "--bins"])?;
+    counts.add(cargo_test(tools, &["--doc"])?);
     Ok(counts)
 }
 
 fn model(tools: &Tools) -> Result<Counts> {
-    run(tools
-        .cargo()
-        .args(["run", "-p", "shardlight-cli", "--", "pull", "smollm2:135m"]))?;
+    build(tools)?;
+    run(command(&[program(tools, "shardlight")]).args(["pull", "smollm2:135m"]))?;
     Ok(Counts::ONE_PASSED)
 }
 
 fn tests(tools: &Tools) -> Result<Counts> {
-    // The CLI tests start the binary, which is no dependency of theirs in cargo's eyes.
-    run(tools.cargo().args(["build", "-p", "shardlight-cli"]))?;
-    let mut cargo = tools.cargo_with_vulkan()?;
-    cargo.env("SHARDLIGHT_BIN", shardlight(tools));
-    count_tests(
-        cargo.args(["test", "-p", "shardlight-tests", "--no-fail-fast"]),
-        Runner::Cargo,
-    )
+    build(tools)?;
+    cargo_test(tools, &["--test", "*"])
 }
 
 fn tidy(tools: &Tools) -> Result<Counts> {
-    count_tests(
-        tools
-            .cargo()
-            .args(["test", "-p", "shardlight-tests", "--test", "tidy"]),
-        Runner::Cargo,
-    )
+    let tidy = ["test", "--workspace", "--test", "tidy"];
+    count_tests(tools.cargo().args(tidy), Runner::Cargo)
 }
 
 fn web(tools: &Tools) -> Result<Counts> {
-    run(tools.npm("www")?.args(["run", "build"]))?;
+    build(tools)?;
+    let mut npm = tools.npm("www")?;
+    npm.env("SHARDLIGHT_BINDGEN", program(tools, "shardlight-bindgen"));
+    run(npm.args(["run", "build"]))?;
     let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
     let raw = files_with_ending(
         &target_folder(&tools.root).join("wasm32-unknown-unknown"),
-        "/shardlight_web.wasm",
+        "shardlight_web.wasm",
     );
     let raw = raw
         .into_iter()
@@ -233,14 +228,14 @@ fn browser(tools: &Tools) -> Result<Counts> {
     ensure!(!files.is_empty(), "{}: no *.test.mjs", folder.display());
     // One at a time: every test drives a browser whose GPU is this machine's CPU.
     let options = ["--test", "--test-reporter=tap", "--test-concurrency=1"];
-    run(tools.cargo().args(["build", "-p", "shardlight-cli"]))?;
+    build(tools)?;
     let mut node = tools.node("tests/web")?;
-    node.env("SHARDLIGHT_BIN", shardlight(tools));
+    node.env("SHARDLIGHT_BIN", program(tools, "shardlight"));
     count_tests(node.args(options).args(files), Runner::Node)
 }
 
-/// The command-line program as `cargo build` leaves it.
-fn shardlight(tools: &Tools) -> PathBuf {
-    let name = format!("shardlight{}", std::env::consts::EXE_SUFFIX);
+/// One of our programs as `cargo build` leaves it.
+fn program(tools: &Tools, name: &str) -> PathBuf {
+    let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
     target_folder(&tools.root).join("debug").join(name)
 }
