@@ -15,7 +15,10 @@ pub type Source = (&'static str, &'static str);
 pub const KERNELS: &[Source] = &[("rms_norm", include_str!("rms_norm.wgsl"))];
 
 /// What kernels import.
-pub const SHARED: &[Source] = &[("reduce", include_str!("shared/reduce.wgsl"))];
+pub const SHARED: &[Source] = &[
+    ("activation", include_str!("shared/activation.wgsl")),
+    ("reduce", include_str!("shared/reduce.wgsl")),
+];
 
 /// The text of a kernel as it lies on disk.
 pub fn kernel(name: &str) -> Option<&'static str> {

@@ -4,6 +4,7 @@
 //! A [`Kernel`] is data. A GPU device chooses a [`Variant`] by its [`Limits`], specialises the
 //! WGSL and compiles it; the CPU device calls [`Kernel::cpu`].
 
+pub mod act;
 pub mod case;
 pub mod rms_norm;
 
@@ -16,6 +17,7 @@ use crate::DType;
 use crate::device::Limits;
 use crate::device::cpu::CpuDispatch;
 
+pub use act::Activation;
 pub use case::{Case, HostArray};
 
 /// Every kernel.
