@@ -1,0 +1,58 @@
+//! `shardlight devices`: what can run a model here.
+
+use console::style;
+use serde_json::json;
+use shardlight::device::{self, DeviceInfo};
+
+use crate::cli::Devices;
+use crate::out::Out;
+
+/// Prints a table, or with `--json` an object `{devices}` in the order in which `auto` prefers them.
+pub fn run(args: &Devices) -> anyhow::Result<()> {
+    let devices = pollster::block_on(device::list());
+    let flags = flags(&devices);
+    let mut out = Out::new();
+    if args.format.json {
+        let rows: Vec<_> = devices
+            .iter()
+            .zip(&flags)
+            .enumerate()
+            .map(|(i, (info, flag))| {
+                json!({
+                    "device": flag,
+                    "name": info.name,
+                    "backend": info.backend,
+                    "kind": info.kind.to_string(),
+                    "driver": info.driver,
+                    "auto": i == 0,
+                })
+            })
+            .collect();
+        out.json(&json!({ "devices": rows }))?;
+        return out.finish();
+    }
+    for (i, (info, flag)) in devices.iter().zip(&flags).enumerate() {
+        let mark = if i == 0 { "*" } else { " " };
+        let flag = style(format!("{flag:6}")).bold();
+        let backend = format!("{}, {}", info.backend, info.kind);
+        let driver = style(&info.driver).dim();
+        out.line(format_args!(
+            "{mark} {flag}  {}  ({backend})  {driver}",
+            info.name
+        ))?;
+    }
+    out.line(style("* is what --device auto takes").dim())?;
+    out.finish()
+}
+
+/// What `--device` takes for each: `cpu`, or `gpu:N` counted in this order.
+fn flags(devices: &[DeviceInfo]) -> Vec<String> {
+    let mut gpus = 0..;
+    devices
+        .iter()
+        .map(|info| match info.kind.is_gpu() {
+            true => format!("gpu:{}", gpus.next().unwrap_or(0)),
+            false => "cpu".to_owned(),
+        })
+        .collect()
+}

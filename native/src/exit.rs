@@ -1,0 +1,67 @@
+//! How the program ends: errors that choose an exit code, and the one line they print.
+
+use std::process::ExitCode;
+
+use console::style;
+
+/// Ways to end early that are not a failed job.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// The command line asks for something that makes no sense: exit code 2, as clap's own errors.
+    #[error("{0}")]
+    Usage(String),
+    /// Whoever read standard output has gone, as in `shardlight run … | head`: nothing is left to do.
+    #[error("standard output was closed")]
+    StdoutClosed,
+}
+
+/// A [`Stop::Usage`] as an [`anyhow::Error`].
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    Stop::Usage(message.into()).into()
+}
+
+/// Prints what there is to print about `result` and returns the exit code: 0, 1 (failed job)
+/// or 2 (wrong usage).
+pub fn report(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    match error.downcast_ref::<Stop>() {
+        Some(Stop::StdoutClosed) => ExitCode::SUCCESS,
+        Some(Stop::Usage(_)) => {
+            print_error(&format!("{error:#}"));
+            ExitCode::from(2)
+        }
+        None => {
+            print_error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line `error: …` on standard error, whatever `message` holds.
+pub fn print_error(message: &str) {
+    use std::io::Write as _;
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Standard error may be closed too; then there is nobody to tell.
+    let _ = writeln!(
+        std::io::stderr(),
+        "{} {line}",
+        style("error:").red().bold().for_stderr()
+    );
+}
+
+/// Makes a panic (a bug of ours) one line and exit code 1 instead of a backtrace.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let what = info.payload_as_str().unwrap_or("a panic without a message");
+        let place = info
+            .location()
+            .map(|at| format!(" at {}:{}", at.file(), at.line()))
+            .unwrap_or_default();
+        print_error(&format!(
+            "internal: {what}{place}; this is a bug, please report it"
+        ));
+        std::process::exit(1);
+    }));
+}
