@@ -12,11 +12,36 @@ pub use specialize::{Constant, Specialization, SpecializeError, specialize};
 pub type Source = (&'static str, &'static str);
 
 /// Every kernel, by name.
-pub const KERNELS: &[Source] = &[("rms_norm", include_str!("rms_norm.wgsl"))];
+pub const KERNELS: &[Source] = &[
+    ("activation", include_str!("activation.wgsl")),
+    ("add", include_str!("add.wgsl")),
+    ("argmax", include_str!("argmax.wgsl")),
+    ("attention", include_str!("attention.wgsl")),
+    ("kv_append", include_str!("kv_append.wgsl")),
+    ("repeat_penalty", include_str!("repeat_penalty.wgsl")),
+    ("rms_norm", include_str!("rms_norm.wgsl")),
+    ("rope", include_str!("rope.wgsl")),
+    ("softmax", include_str!("softmax.wgsl")),
+    ("top_k", include_str!("top_k.wgsl")),
+];
 
 /// What kernels import.
 pub const SHARED: &[Source] = &[
     ("activation", include_str!("shared/activation.wgsl")),
+    (
+        "attention_serial",
+        include_str!("shared/attention_serial.wgsl"),
+    ),
+    (
+        "attention_subgroup",
+        include_str!("shared/attention_subgroup.wgsl"),
+    ),
+    ("attention_tile", include_str!("shared/attention_tile.wgsl")),
+    (
+        "attention_workgroup",
+        include_str!("shared/attention_workgroup.wgsl"),
+    ),
+    ("order", include_str!("shared/order.wgsl")),
     ("reduce", include_str!("shared/reduce.wgsl")),
 ];
 

@@ -1,6 +1,8 @@
 //! Test cases of kernels: inputs that include outliers and near-zero values, reproducible
 //! everywhere.
 
+use half::f16;
+
 use crate::DType;
 use crate::kernels::Params;
 
@@ -45,11 +47,41 @@ impl HostArray {
         HostArray::f32(shape, &random(seed, shape.iter().product()))
     }
 
+    /// The uniform `step` for tokens from absolute position `pos` on.
+    pub fn step(pos: usize) -> Self {
+        HostArray::u32(&[4], &[pos as u32, 0, 0, 0])
+    }
+
+    /// A KV cache of these values, in f32 or f16.
+    pub fn cache(shape: &[usize], values: &[f32], kv_f16: bool) -> Self {
+        if !kv_f16 {
+            return HostArray::f32(shape, values);
+        }
+        let halves = values.iter().map(|x| f16::from_f32(*x).to_le_bytes());
+        HostArray {
+            dtype: DType::F16,
+            shape: shape.to_vec(),
+            bytes: halves.flatten().collect(),
+        }
+    }
+
+    /// A KV cache of random values of about unit size.
+    pub fn random_cache(seed: u64, shape: &[usize], kv_f16: bool) -> Self {
+        HostArray::cache(shape, &random(seed, shape.iter().product()), kv_f16)
+    }
+
     /// The values as f64, decoded.
     pub fn to_f64(&self) -> Vec<f64> {
         if self.dtype == DType::U32 {
             let values = bytemuck::allocation::pod_collect_to_vec::<u8, u32>(&self.bytes);
             return values.into_iter().map(f64::from).collect();
+        }
+        if self.dtype == DType::F16 {
+            let values = bytemuck::allocation::pod_collect_to_vec::<u8, u16>(&self.bytes);
+            return values
+                .into_iter()
+                .map(|b| f16::from_bits(b).to_f64())
+                .collect();
         }
         let values = bytemuck::allocation::pod_collect_to_vec::<u8, f32>(&self.bytes);
         values.into_iter().map(f64::from).collect()

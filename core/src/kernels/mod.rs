@@ -5,8 +5,17 @@
 //! WGSL and compiles it; the CPU device calls [`Kernel::cpu`].
 
 pub mod act;
+pub mod activation;
+pub mod add;
+pub mod argmax;
+pub mod attention;
 pub mod case;
+pub mod kv_append;
+pub mod repeat_penalty;
 pub mod rms_norm;
+pub mod rope;
+pub mod softmax;
+pub mod top_k;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +30,18 @@ pub use act::Activation;
 pub use case::{Case, HostArray};
 
 /// Every kernel.
-pub static KERNELS: &[&Kernel] = &[&rms_norm::KERNEL];
+pub static KERNELS: &[&Kernel] = &[
+    &activation::KERNEL,
+    &add::KERNEL,
+    &argmax::KERNEL,
+    &attention::KERNEL,
+    &kv_append::KERNEL,
+    &repeat_penalty::KERNEL,
+    &rms_norm::KERNEL,
+    &rope::KERNEL,
+    &softmax::KERNEL,
+    &top_k::KERNEL,
+];
 
 /// What a kernel does with a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

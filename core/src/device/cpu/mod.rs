@@ -8,7 +8,7 @@ mod parallel;
 use std::ops::Range;
 
 pub use memory::{Bytes, CpuDispatch};
-pub use parallel::{for_each_chunk, for_each_row, threads};
+pub use parallel::{for_each_chunk, for_each_part, for_each_row, threads};
 
 use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
 use crate::kernels::Access;

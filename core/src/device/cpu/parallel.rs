@@ -30,6 +30,15 @@ pub fn for_each_row<T: Send>(
     }
 }
 
+/// Calls `f(start, elements)` for parts of `data`, `start` being the index of a part's first element.
+pub fn for_each_part<T: Send>(data: &mut [T], f: impl Fn(usize, &mut [T]) + Sync) {
+    if data.len() <= SMALL {
+        f(0, data);
+    } else {
+        for_each_chunk(data, SMALL, |i, part| f(i * SMALL, part));
+    }
+}
+
 /// Calls `f(chunk number, elements)` for chunks of `len` elements, on all threads.
 pub fn for_each_chunk<T: Send>(data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     #[cfg(not(target_arch = "wasm32"))]
