@@ -1,10 +1,13 @@
 //! Where weights come from: byte sources, the two header formats, and the layouts of the bytes.
 //!
 //! [`gguf`] and [`safetensors`] turn the head of a file into [`TensorInfo`]s without touching
-//! tensor data.
+//! tensor data; [`dequant`] defines what the bytes of each [`DType`] mean; [`planar`] is the
+//! layout they are repacked to for the device.
 
+pub mod dequant;
 pub mod file_kind;
 pub mod gguf;
+pub mod planar;
 pub mod safetensors;
 pub mod source;
 
