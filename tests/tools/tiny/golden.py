@@ -18,7 +18,7 @@ from export import gguf_name, heads_of, unpermute
 from model import Config, Model, generate
 
 STEPS = 48
-RAW = ["Once upon a time, there was a little dog named Max.", "One day, a girl found"]
+RAW = ["Once upon a time, there was a little dog. The dog liked", "One sunny day, a girl went to the"]
 CHAT = ["Tell me a story about a dog.", "What is your name?"]
 
 

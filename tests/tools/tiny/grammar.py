@@ -9,9 +9,6 @@ Template syntax:
 import random
 import re
 
-GIRLS = ["Lily", "Mia", "Anna", "Lucy", "Emma", "Rose", "Sue", "Ella"]
-BOYS = ["Tom", "Ben", "Sam", "Max", "Tim", "Jack", "Leo", "Finn"]
-
 ANIMALS = [
     "dog", "cat", "bear", "rabbit", "mouse", "fox", "bird", "duck", "frog", "pig", "cow", "horse", "sheep", "owl",
     "lion", "elephant", "monkey", "turtle", "squirrel", "bee", "goat", "hen", "puppy", "kitten", "dragon", "penguin",
@@ -22,8 +19,11 @@ MORE = [
     "snowman", "bunny", "lamb", "parrot", "swan", "hippo", "spider",
 ]
 PEOPLE = ["boy", "girl", "boy", "girl", "boy", "girl", "king", "queen", "prince", "princess", "farmer", "robot"]
-MALE = {"boy", "king", "prince", "wizard"}
-FEMALE = {"girl", "queen", "princess", "hen", "cow", "witch", "fairy"}
+# A kind is always "she" or always "he", so that a small model need not remember which.
+FEMALE = {
+    "girl", "queen", "princess", "hen", "cow", "witch", "fairy", "cat", "mouse", "bird", "duck", "sheep", "bee", "goat", "kitten", "squirrel", "owl",
+    "fish", "butterfly", "goose", "giraffe", "deer", "lamb", "bunny", "swan", "star", "unicorn", "teacher", "ant", "whale", "zebra", "spider",
+}
 
 ADJECTIVES = [
     "little", "small", "big", "brave", "kind", "happy", "shy", "funny", "clever", "quiet", "silly", "young", "friendly",
@@ -69,40 +69,26 @@ HELPERS = ["owl", "farmer", "turtle", "woman", "man", "horse", "bird", "bear"]
 GIFTS = ["cake", "book", "kite", "drum", "hat", "ball", "picture", "scarf", "bell", "toy boat"]
 
 
-class Person:
-    """A character: kind, name and pronouns."""
-
-    def __init__(self, rng, kind, used):
-        self.kind = kind
-        girl = kind in FEMALE or (kind not in MALE and rng.random() < 0.5)
-        self.name = rng.choice([n for n in (GIRLS if girl else BOYS) if n not in used])
-        used.add(self.name)
-        self.he, self.him, self.his = ("she", "her", "her") if girl else ("he", "him", "his")
-
-
 class Story:
     """The words bound so far in one story, and the rules that bind the others."""
 
     def __init__(self, rng, hero=None):
         self.rng = rng
         self.words = {}
-        used = set()
-        hero = hero or rng.choice(rng.choice([ANIMALS, ANIMALS, PEOPLE, MORE]))
-        self.hero = Person(rng, hero, used)
-        friend = rng.choice(["boy", "girl"] if hero in ("boy", "girl") and rng.random() < 0.6 else ANIMALS)
-        while friend == hero and hero not in ("boy", "girl"):
-            friend = rng.choice(ANIMALS)
-        self.friend = Person(rng, friend, used)
+        self.met = False
+        self.hero = hero or rng.choice(rng.choice([ANIMALS, ANIMALS, PEOPLE, MORE]))
+        self.friend = rng.choice([k for k in ANIMALS + ["boy", "girl"] if k != self.hero])
         self.put(self.hero, "")
         self.put(self.friend, "f")
         self.words["adj"], self.words["fadj"] = rng.sample(ADJECTIVES, 2)
 
-    def put(self, p, prefix):
+    def put(self, kind, prefix):
         w = self.words
-        w[prefix + "N"], w[prefix + "kind"] = p.name, p.kind
-        w[prefix + "he"], w[prefix + "him"], w[prefix + "his"] = p.he, p.him, p.his
-        w[prefix + "He"], w[prefix + "His"] = p.he.capitalize(), p.his.capitalize()
-        w[prefix + "self"] = "herself" if p.he == "she" else "himself"
+        he, him, his = ("she", "her", "her") if kind in FEMALE else ("he", "him", "his")
+        w[prefix + "N"], w[prefix + "kind"] = f"the {kind}", kind
+        w[prefix + "he"], w[prefix + "him"], w[prefix + "his"] = he, him, his
+        w[prefix + "He"], w[prefix + "His"] = he.capitalize(), his.capitalize()
+        w[prefix + "self"] = "herself" if he == "she" else "himself"
 
     def bind(self, key):
         """The word for `key`; a group of words that belong together is bound at once."""
@@ -114,7 +100,7 @@ class Story:
             "baby": BABIES, "home": HOMES, "family": FAMILY, "helper": HELPERS, "gift": GIFTS,
         }
         if key in pools:
-            w[key] = rng.choice([x for x in pools[key] if x not in (self.hero.kind, self.friend.kind)])
+            w[key] = rng.choice([x for x in pools[key] if x not in (self.hero, self.friend)])
         elif key in ("hide1", "hide2", "hide3"):
             w["hide1"], w["hide2"], w["hide3"] = rng.sample(HIDING, 3)
         elif key in ("place", "at"):
@@ -143,6 +129,11 @@ class Story:
             if not m:
                 break
             text = text[: m.start()] + self.rng.choice(m.group(1).split("|")) + text[m.end():]
+        # The friend is "a hen" when first met, "the hen" from then on.
+        while "{meet}" in text:
+            text = text.replace("{meet}", "{fN}" if self.met else "@ {fkind}", 1)
+            self.met = True
+        self.met = self.met or "{fkind}" in text
         text = re.sub(r"\{(\w+)\}", lambda m: self.bind(m.group(1)), text)
         text = re.sub(r"@ (?=[aeiouAEIOU])", "an ", text).replace("@ ", "a ")
         text = re.sub(r" +", " ", text).strip()

@@ -108,7 +108,8 @@ class Model(nn.Module):
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 scale = (2 * c.num_hidden_layers) ** -0.5 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
-                nn.init.normal_(p, std=0.02 if "embed" in name else scale * p.shape[1] ** -0.5)
+                # A wider start of the embedding keeps words that are used alike (names) apart, so that they can be copied.
+                nn.init.normal_(p, std=0.08 if "embed" in name else scale * p.shape[1] ** -0.5)
 
     def forward(self, tokens):
         """Logits (B, T, V) of tokens (B, T)."""

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from golden import chat_prompt, load
 from model import generate
 
-REQUESTS = ["Tell me a story about a dog.", "Tell me a story about a girl and a cat.", "What is your name?", "What does a cow say?", "What is 2 + 2?"]
+REQUESTS = ["Tell me a story about a dog.", "Tell me a story about a brave girl.", "What is your name?", "What does a cow say?", "What is 2 + 2?"]
 
 
 def main():

@@ -33,7 +33,7 @@ def story(rng, hero=None):
         first.append(rng.choice([x for x in lines(MIDDLE) if plot not in MEETING or "{fN}" not in x]))
     first = [s.expand(" ".join(first))]
     beats = [s.expand(x) for x in beats]
-    known = s.friend.name in " ".join(beats)
+    known = s.friend in " ".join(beats)
     last = [rng.choice([x for x in lines(END) if known or "{fN}" not in x])] if rng.random() < 0.5 else []
     # A paragraph break after the opening in most stories, a second one in the middle in some.
     parts = [first, beats, last]
@@ -51,7 +51,7 @@ def request(rng, s):
     """A request that the story `s` answers."""
     an = lambda x: ("an " if x[0] in "aeiou" else "a ") + x
     w = s.words
-    subjects = [an(w["kind"])] * 6 + [f"{an(w['kind'])} named {w['N']}", f"{an(w['adj'])} {w['kind']}", f"{an(w['adj'])} {w['kind']}", w["N"]]
+    subjects = [an(w["kind"])] * 7 + [f"{an(w['adj'])} {w['kind']}"] * 2
     subjects.append(f"{an(w['kind'])} and {an(w['fkind'])}")
     for key in ("toy", "thing", "fragile", "seed", "build", "gift"):
         if key in w:

@@ -1,17 +1,21 @@
 """Trains builtin:tiny on the CPU: Muon for the matrices of the layers, AdamW for the embedding and the norms.
 
-    python train.py --corpus corpus.txt --valid valid.txt --tokenizer tokenizer.json --minutes 20 --out tiny.pt
+    python train.py --corpus corpus.txt --drill drill.txt --valid valid.txt --tokenizer tokenizer.json --steps 2000 --out tiny.pt
 
-The learning rate warms up, then falls along a cosine in wall-clock time, so a slower machine only sees less text.
+The learning rate warms up over 40 steps, then falls along a cosine.
 """
 
 import argparse
 import json
 import math
+import os
 import random
+import tempfile
 import time
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
@@ -60,59 +64,77 @@ def loss_of(model, group):
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--corpus", default="corpus.txt")
+    p.add_argument("--drill", default="drill.txt")
     p.add_argument("--valid", default="valid.txt")
     p.add_argument("--tokenizer", default="tokenizer.json")
     p.add_argument("--out", default="tiny.pt")
-    p.add_argument("--minutes", type=float, default=20)
-    p.add_argument("--size", type=int, default=1536, help="tokens in a batch")
+    p.add_argument("--steps", type=int, default=2000)
+    p.add_argument("--size", type=int, default=2048, help="tokens in a batch of one process")
     p.add_argument("--length", type=int, default=448, help="tokens in a row, at most")
     p.add_argument("--resume", help="a file that --out wrote")
     p.add_argument("--done", type=float, default=0, help="with --resume: how much of the schedule lies behind, 0 to 1")
-    p.add_argument("--muon", type=float, default=0.02)
-    p.add_argument("--adam", type=float, default=0.004)
+    p.add_argument("--muon", type=float, default=0.006)
+    p.add_argument("--adam", type=float, default=0.001)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--threads", type=int, default=1, help="one is faster than two on a busy machine")
+    p.add_argument("--processes", type=int, default=2, help="of one thread each; faster than two threads on a busy machine")
     a = p.parse_args()
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(train, (a, f"file://{folder}/meet"), a.processes)
+
+
+def train(rank, a, meet):
+    """One of the processes: each sees its own batches, gradients are averaged at every step, so all hold the same weights."""
+    dist.init_process_group("gloo", meet, rank=rank, world_size=a.processes)
     torch.manual_seed(a.seed)
-    torch.set_num_threads(a.threads)
-    rng = random.Random(a.seed)
+    torch.set_num_threads(1)
+    rng = random.Random(a.seed * 1000 + rank)
     tok = Tokenizer.from_file(a.tokenizer)
-    docs = read(a.corpus, tok)
-    held = batches(read(a.valid, tok), a.size, a.length, rng, 0)[:24]
+    docs, drills = read(a.corpus, tok), read(a.drill, tok)
+    held = batches(read(a.valid, tok), a.size, a.length, random.Random(0), 0)[:24]
     model = Model(Config(vocab_size=tok.get_vocab_size()))
-    print(f"{sum(x.numel() for x in model.parameters())} parameters, {sum(map(len, docs))} training tokens", flush=True)
     if a.resume:
         model.load_state_dict(torch.load(a.resume, weights_only=True)["model"])
+    say = print if rank == 0 else (lambda *_, **__: None)
+    params = list(model.parameters())
+    say(f"{sum(x.numel() for x in params)} parameters, {sum(map(len, docs))} training tokens", flush=True)
     matrices = [x for n, x in model.named_parameters() if x.dim() == 2 and "embed" not in n]
     others = [x for n, x in model.named_parameters() if x.dim() != 2 or "embed" in n]
     optimizers = [Muon(matrices, lr=a.muon),
                   torch.optim.AdamW(others, lr=a.adam, betas=(0.9, 0.98), weight_decay=0.0)]
     start = {id(o): o.param_groups[0]["lr"] for o in optimizers}
-    order, step, seen, begin = [], 0, 0, time.time()
-    while True:
-        done = a.done + (1 - a.done) * (time.time() - begin) / (60 * a.minutes)
-        if done >= 1:
-            break
-        rate = min(1, (step + 1) / 40) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+    order, copies, seen, begin = [], [], 0, time.time()
+    for step in range(1, a.steps + 1):
+        done = a.done + (1 - a.done) * (step - 1) / a.steps
+        rate = min(1, step / 40) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for o in optimizers:
             o.param_groups[0]["lr"] = start[id(o)] * rate
-        if not order:
-            order = batches(docs, a.size, a.length, rng)
-        group = order.pop()
+        order = order or batches(docs, a.size, a.length, rng)
+        copies = copies or batches(drills, a.size, a.length, rng)
+        # Half of the first batches are drills, one in twenty of the last ones.
+        group = (copies if rng.random() < 0.5 - 0.45 * done else order).pop()
         loss = loss_of(model, group)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        flat = torch.cat([x.grad.flatten() for x in params] + [torch.tensor([loss.item(), sum(map(len, group))])])
+        dist.all_reduce(flat)
+        flat /= a.processes
+        for x, g in zip(params, flat.split([x.numel() for x in params] + [2])):
+            x.grad.copy_(g.view_as(x))
+        mean, tokens = flat[-2:].tolist()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
         for o in optimizers:
             o.step()
             o.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + sum(map(len, group))
-        if step % 50 == 0:
-            print(f"step {step} loss {loss.item():.4f} rate {rate:.3f} {seen / (time.time() - begin):.0f} tokens/s {done:.0%}", flush=True)
-        if step % 200 == 0:
+        seen += tokens * a.processes
+        if step % 25 == 0:
+            say(f"step {step} loss {mean:.4f} rate {rate:.3f} {seen / (time.time() - begin):.0f} tokens/s {done:.0%}", flush=True)
+        if step % 100 == 0 and rank == 0:
             torch.save({"config": vars(model.c), "model": model.state_dict()}, a.out)
-            print(tok.decode(generate(model, tok.encode("Once upon a time").ids, 60)[0]), flush=True)
+            say(tok.decode(generate(model, tok.encode("Once upon a time").ids, 60)[0]), flush=True)
+    if rank:
+        return
     with torch.no_grad():
-        print(f"held-out loss {sum(loss_of(model, g).item() for g in held) / len(held):.4f} after {step} steps, {seen} tokens", flush=True)
+        print(f"held-out loss {sum(loss_of(model, g).item() for g in held) / len(held):.4f} after {a.steps} steps, {seen:.0f} tokens", flush=True)
     torch.save({"config": vars(model.c), "model": model.state_dict()}, a.out)
 
 
