@@ -6,7 +6,6 @@ Template syntax:
   @ word   "a word" or "an word", as English wants it
 """
 
-import random
 import re
 
 ANIMALS = [
