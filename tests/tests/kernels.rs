@@ -9,10 +9,11 @@ use std::env;
 use pollster::block_on;
 use shardlight::device::cpu::CpuDevice;
 use shardlight::device::wgpu::{WgpuDevice, adapters};
-use shardlight::device::{Buffer, Device};
+use shardlight::device::{Buffer, Device, Layout};
 use shardlight::kernels::{Access, Binding, Case, HostArray, KERNELS, Kernel};
 use shardlight::recording::Recording;
 use shardlight::tensor::Tensor;
+use shardlight::weights::planar;
 use shardlight::{DType, Result};
 
 /// Bytes behind each array, which no kernel may use or change.
@@ -175,7 +176,12 @@ async fn upload(
     binding: &Binding,
     array: &HostArray,
 ) -> Result<(Tensor, Buffer)> {
-    let mut bytes = array.bytes.clone();
+    let planar = device.limits().layout == Layout::Planar;
+    let mut bytes = if binding.access == Access::Weight && planar {
+        repacked(array)
+    } else {
+        array.bytes.clone()
+    };
     let guard = match binding.access {
         Access::Write => MARK,
         _ => POISON,
@@ -186,6 +192,14 @@ async fn upload(
     device.write(&buffer, 0, &bytes)?;
     let tensor = Tensor::of(buffer.clone(), array.dtype, &array.shape);
     Ok((tensor, buffer))
+}
+
+/// A weight's bytes in the layout of GPU devices.
+fn repacked(array: &HostArray) -> Vec<u8> {
+    let (rows, k) = (array.shape[0], array.shape[1]);
+    let mut bytes = vec![0; rows * planar::row_bytes(array.dtype, k)];
+    planar::repack_rows(array.dtype, k, &array.bytes, &mut bytes);
+    bytes
 }
 
 /// `bytes`: what the device left of `array`, guard included. u32 must be equal, other types within

@@ -5,6 +5,7 @@ use half::f16;
 
 use crate::DType;
 use crate::kernels::Params;
+use crate::weights::dequant::{dequantize, quantize};
 
 /// An array as a test gives it to a device: in the file's layout.
 #[derive(Clone, Debug)]
@@ -70,20 +71,23 @@ impl HostArray {
         HostArray::cache(shape, &random(seed, shape.iter().product()), kv_f16)
     }
 
+    /// A weight of random values; the last dimension is a whole number of blocks.
+    pub fn weight(seed: u64, dtype: DType, shape: &[usize]) -> Self {
+        HostArray {
+            dtype,
+            shape: shape.to_vec(),
+            bytes: quantize(dtype, &random(seed, shape.iter().product())),
+        }
+    }
+
     /// The values as f64, decoded.
     pub fn to_f64(&self) -> Vec<f64> {
         if self.dtype == DType::U32 {
             let values = bytemuck::allocation::pod_collect_to_vec::<u8, u32>(&self.bytes);
             return values.into_iter().map(f64::from).collect();
         }
-        if self.dtype == DType::F16 {
-            let values = bytemuck::allocation::pod_collect_to_vec::<u8, u16>(&self.bytes);
-            return values
-                .into_iter()
-                .map(|b| f16::from_bits(b).to_f64())
-                .collect();
-        }
-        let values = bytemuck::allocation::pod_collect_to_vec::<u8, f32>(&self.bytes);
+        let mut values = vec![0.0; self.shape.iter().product()];
+        dequantize(self.dtype, &self.bytes, &mut values);
         values.into_iter().map(f64::from).collect()
     }
 }

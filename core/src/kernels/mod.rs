@@ -10,7 +10,12 @@ pub mod add;
 pub mod argmax;
 pub mod attention;
 pub mod case;
+pub mod embedding;
+pub mod gated_mlp;
 pub mod kv_append;
+mod linear;
+pub mod matmul;
+pub mod matvec;
 pub mod repeat_penalty;
 pub mod rms_norm;
 pub mod rope;
@@ -28,6 +33,7 @@ use crate::device::cpu::CpuDispatch;
 
 pub use act::Activation;
 pub use case::{Case, HostArray};
+pub use linear::Size;
 
 /// Every kernel.
 pub static KERNELS: &[&Kernel] = &[
@@ -35,7 +41,11 @@ pub static KERNELS: &[&Kernel] = &[
     &add::KERNEL,
     &argmax::KERNEL,
     &attention::KERNEL,
+    &embedding::KERNEL,
+    &gated_mlp::KERNEL,
     &kv_append::KERNEL,
+    &matmul::KERNEL,
+    &matvec::KERNEL,
     &repeat_penalty::KERNEL,
     &rms_norm::KERNEL,
     &rope::KERNEL,

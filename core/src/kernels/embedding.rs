@@ -1,0 +1,95 @@
+//! Token embedding: rows of a table, decoded.
+//!
+//! Params: `T` tokens, `C` channels, `W` the table's type, `N` rows of this slice of the table,
+//! `ROW0` its first row. Tokens outside the slice leave their row of y as it is, so a table in
+//! several slices is several calls.
+
+use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, fold};
+use crate::DType;
+use crate::device::Limits;
+use crate::device::cpu::{self, CpuDispatch};
+use crate::weights::dequant::dequantize;
+
+/// See the [module](self).
+pub static KERNEL: Kernel = Kernel {
+    name: "embedding",
+    bindings: &[
+        Binding::new("tokens", Access::Read),
+        Binding::new("w", Access::Weight),
+        Binding::new("y", Access::Write),
+    ],
+    uniforms: &["T", "ROW0", "N"],
+    variants,
+    cpu,
+    reference,
+    cases,
+};
+
+/// Parameters of a call.
+pub fn params(tokens: usize, channels: usize, dtype: DType, row0: usize, rows: usize) -> Params {
+    Params::new()
+        .u32("T", tokens as u32)
+        .u32("C", channels as u32)
+        .dtype("W", dtype)
+        .u32("ROW0", row0 as u32)
+        .u32("N", rows as u32)
+}
+
+fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
+    let invocations = p.get("T") * p.get("C").div_ceil(8);
+    vec![Variant::new("eights", fold(invocations.div_ceil(64), limits)).set("WG", 64)]
+}
+
+/// The row of this slice that holds `token`.
+fn row_of(p: &Params, token: u32) -> Option<usize> {
+    let row = token.checked_sub(p.get("ROW0"))?;
+    (row < p.get("N")).then_some(row as usize)
+}
+
+fn cpu(d: &CpuDispatch<'_>) {
+    let (channels, dtype) = (d.params.size("C"), d.params.format("W"));
+    let bytes = channels / dtype.block_len() * dtype.block_bytes();
+    let (tokens, w, mut y) = (d.u32(0), d.bytes(1), d.f32_mut(2));
+    let (tokens, w) = (&*tokens, &*w);
+    cpu::for_each_row(&mut y, channels, d.params.size("T"), |t, y| {
+        if let Some(row) = row_of(d.params, tokens[t]) {
+            dequantize(dtype, &w[row * bytes..][..bytes], y);
+        }
+    });
+}
+
+fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
+    let channels = p.size("C");
+    for t in 0..p.size("T") {
+        if let Some(row) = row_of(p, arrays[0][t] as u32) {
+            for c in 0..channels {
+                arrays[2][t * channels + c] = arrays[1][row * channels + c];
+            }
+        }
+    }
+}
+
+fn case(tokens: &[u32], channels: usize, dtype: DType, row0: usize, rows: usize) -> Case {
+    Case {
+        params: params(tokens.len(), channels, dtype, row0, rows),
+        arrays: vec![
+            Some(HostArray::u32(&[tokens.len()], tokens)),
+            Some(HostArray::weight(1, dtype, &[rows, channels])),
+            Some(HostArray::random(2, &[tokens.len(), channels])),
+        ],
+        bound: 1e-12,
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &dtype in DType::WEIGHTS {
+        for &channels in super::linear::inner_lengths(dtype) {
+            // Below, on and beyond the slice.
+            let tokens = [10, 99, 16, 9, 0, u32::MAX, 17, 13, 10];
+            cases.push(case(&tokens, channels, dtype, 10, 7));
+        }
+        cases.push(case(&[4], 512, dtype, 0, 7));
+    }
+    cases
+}

@@ -1,0 +1,55 @@
+//! Linear layer for many tokens: as [`matvec`](super::matvec), in tiles.
+
+use super::linear::{Size, by_tiles, inner_lengths};
+use super::matvec::{self, BINDINGS, UNIFORMS, case};
+use super::{Case, Kernel, Params, Variant};
+use crate::DType;
+use crate::device::Limits;
+use crate::device::cpu::CpuDispatch;
+
+pub use super::matvec::params;
+
+/// See the [module](self).
+pub static KERNEL: Kernel = Kernel {
+    name: "matmul",
+    bindings: BINDINGS,
+    uniforms: UNIFORMS,
+    variants,
+    cpu,
+    reference: matvec::reference,
+    cases,
+};
+
+fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
+    by_tiles(p, limits, 4)
+}
+
+fn cpu(d: &CpuDispatch<'_>) {
+    matvec::cpu(d);
+}
+
+/// Tiles of f16 round weights and activations to 11 bits: 2 * 4^-11 / 12 = 4e-8 on average.
+const BOUND: f64 = 2e-7;
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &dtype in DType::WEIGHTS {
+        for (i, &inner) in inner_lengths(dtype).iter().enumerate() {
+            let (tokens, rows) = [(13, 67), (67, 13), (32, 64), (17, 129), (64, 65)][i];
+            let size = Size::new(tokens, rows, inner);
+            cases.push(case(size, dtype, i == 1, i == 2, BOUND));
+        }
+    }
+    // Below, on and off the edges of tiles of 16, 32 and 64.
+    for (tokens, rows) in [(1, 1), (15, 63), (16, 64), (31, 64), (33, 1), (65, 127)] {
+        let size = Size::new(tokens, rows, 288);
+        cases.push(case(size, DType::Q8_0, false, false, BOUND));
+    }
+    for size in [
+        Size::slice(19, 13..80, 97, 96),
+        Size::slice(129, 1..32, 33, 96),
+    ] {
+        cases.push(case(size, DType::Q4_0, true, true, BOUND));
+    }
+    cases
+}

@@ -1,0 +1,48 @@
+// embedding: y[t, c] = w[tokens[t] - ROW0, c] where ROW0 <= tokens[t] < ROW0 + N; other rows stay
+//
+// tokens  (T,)    u32     read
+// w       (N, C)  planar  read: a slice of a table that begins at row ROW0
+// y       (T, C)  f32     write
+//
+// Dispatch: one invocation for 8 elements. Reference: core/src/kernels/embedding.rs.
+
+const C: u32 = 576u;
+const K: u32 = C;
+const EIGHTS: u32 = (C + 7u) / 8u;
+const WG: u32 = 64u;
+
+#import $W as w
+
+struct Args {
+    T: u32,
+    ROW0: u32,
+    N: u32,
+}
+
+@group(0) @binding(0) var<storage, read> tokens: array<u32>;
+@group(0) @binding(1) var<storage, read> w_words: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<uniform> args: Args;
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.x + group.y * groups.x) * WG + local;
+    let t = i / EIGHTS;
+    if t >= args.T {
+        return;
+    }
+    let token = tokens[t];
+    if token < args.ROW0 || token - args.ROW0 >= args.N {
+        return;
+    }
+    let eight = i % EIGHTS;
+    let e = w_get(w_load(token - args.ROW0, eight / 4u), eight % 4u);
+    var values = array<f32, 8>(e.lo.x, e.lo.y, e.lo.z, e.lo.w, e.hi.x, e.hi.y, e.hi.z, e.hi.w);
+    for (var c = 8u * eight; c < min(8u * eight + 8u, C); c += 1u) {
+        y[t * C + c] = values[c % 8u];
+    }
+}

@@ -1,0 +1,20 @@
+// matmul: y[t, ROW0 + n] = sum_k w[n, k] x[t, k] (+ bias[ROW0 + n]) (+ residual[t, ROW0 + n])
+//
+// x         (T, K)         f32     read
+// w         (N, K)         planar  read: a slice of NY rows that begins at row ROW0
+// bias      (NY,)          f32     read, with BIAS
+// residual  (T, NY)        f32     read, with RESIDUAL
+// y         (T, NY)        f32     write
+//
+// For many tokens. Dispatch with TILE: one workgroup for a tile, see shared/tiles.wgsl; otherwise
+// register tiles without barriers, see shared/rows.wgsl. Sums are f32.
+// Reference: core/src/kernels/matmul.rs.
+
+const K: u32 = 576u;
+
+#import linear
+#if TILE
+#import tiles
+#else
+#import rows
+#endif

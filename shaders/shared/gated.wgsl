@@ -1,0 +1,78 @@
+// What the variants of gated_mlp have in common: bindings, two weights of the same shape, and the
+// product. The kernel declares K and ACT; rows.wgsl or tiles.wgsl has the entry point.
+
+#import $GATE as gate
+#import $UP as up
+#import x
+#import activation
+
+struct Args {
+    T: u32,
+    N: u32,
+    ROW0: u32,
+    NY: u32,
+}
+
+@group(0) @binding(1) var<storage, read> gate_words: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> up_words: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<uniform> args: Args;
+
+struct Block {
+    gate: gate_Block,
+    up: up_Block,
+}
+
+struct Elements {
+    gate: Vec8,
+    up: Vec8,
+}
+
+struct Quad {
+    gate: vec4<f32>,
+    up: vec4<f32>,
+}
+
+// gate, up
+alias Sum = vec2<f32>;
+
+const PLANES: u32 = 2u;
+
+fn load(row: u32, chunk: u32) -> Block {
+    return Block(gate_load(row, chunk), up_load(row, chunk));
+}
+
+fn decode(b: Block, j: u32) -> Elements {
+    return Elements(gate_get(b.gate, j), up_get(b.up, j));
+}
+
+fn dot4(e: Quad, x: vec4<f32>) -> Sum {
+    return vec2<f32>(dot(e.gate, x), dot(e.up, x));
+}
+
+fn dot8(e: Elements, lo: vec4<f32>, hi: vec4<f32>) -> Sum {
+    return vec2<f32>(
+        dot(e.gate.lo, lo) + dot(e.gate.hi, hi),
+        dot(e.up.lo, lo) + dot(e.up.hi, hi),
+    );
+}
+
+fn store(t: u32, n: u32, sum: Sum) {
+    if t >= args.T || n >= args.N {
+        return;
+    }
+    y[t * args.NY + args.ROW0 + n] = activate(sum.x) * sum.y;
+}
+
+#if TILE
+fn tile_put(lo: u32, hi: u32, e: Elements) {
+    tile_w[lo] = narrow(e.gate.lo);
+    tile_w[hi] = narrow(e.gate.hi);
+    tile_w[TN * 8u + lo] = narrow(e.up.lo);
+    tile_w[TN * 8u + hi] = narrow(e.up.hi);
+}
+
+fn tile_get(i: u32) -> Quad {
+    return Quad(vec4<f32>(tile_w[i]), vec4<f32>(tile_w[TN * 8u + i]));
+}
+#endif

@@ -1,0 +1,148 @@
+// Dot products of R rows of the weight with TB tokens at a time: each chunk of a row is read and
+// decoded once for all TB tokens. linear.wgsl or gated.wgsl says what a row is.
+//
+// A workgroup has one block of rows and one of tokens (the faster index). How rows are shared:
+//   SERIAL     an invocation has R rows to itself; no barrier (for adapters that are CPUs)
+//   SUBGROUP   a subgroup, whatever its size, has R rows; ROWS rows a workgroup
+//   otherwise  LANES invocations have R rows and meet in workgroup memory
+
+const R: u32 = 2u;
+const TB: u32 = 1u;
+const WG: u32 = 64u;
+#if SERIAL
+const ROWS: u32 = WG * R;
+#else
+#if SUBGROUP
+const ROWS: u32 = 16u;
+#else
+const LANES: u32 = 32u;
+const ROWS: u32 = WG / LANES * R;
+#endif
+#endif
+const SUMS: u32 = R * TB;
+const CHUNKS: u32 = (K + 31u) / 32u;
+
+// Sum r * TB + i is row n + r with token t + i, over chunks `first`, `first + step`, ...
+fn dots(n: u32, t: u32, first: u32, step: u32) -> array<Sum, SUMS> {
+    var sums: array<Sum, SUMS>;
+    for (var chunk = first; chunk < CHUNKS; chunk += step) {
+        var blocks: array<Block, R>;
+        for (var r = 0u; r < R; r += 1u) {
+            blocks[r] = load(min(n + r, args.N - 1u), chunk);
+        }
+        for (var j = 0u; j < 4u; j += 1u) {
+            var rows: array<Elements, R>;
+            for (var r = 0u; r < R; r += 1u) {
+                rows[r] = decode(blocks[r], j);
+            }
+            for (var i = 0u; i < TB; i += 1u) {
+                let token = min(t + i, args.T - 1u);
+                let lo = x_at(token, 8u * chunk + 2u * j);
+                let hi = x_at(token, 8u * chunk + 2u * j + 1u);
+                for (var r = 0u; r < R; r += 1u) {
+                    sums[r * TB + i] += dot8(rows[r], lo, hi);
+                }
+            }
+        }
+    }
+    return sums;
+}
+
+#if SERIAL
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let token_blocks = (args.T + TB - 1u) / TB;
+    let block = group.x + group.y * groups.x;
+    let t = block % token_blocks * TB;
+    let n = block / token_blocks * ROWS + local * R;
+    if n >= args.N {
+        return;
+    }
+    var sums = dots(n, t, 0u, 1u);
+    for (var i = 0u; i < SUMS; i += 1u) {
+        store(t + i % TB, n + i / TB, sums[i]);
+    }
+}
+#else
+#if SUBGROUP
+var<workgroup> subgroups: atomic<u32>;
+var<workgroup> subgroup_count: u32;
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    // Subgroups number themselves: how they map to invocation indices is not specified.
+    let lane = subgroupExclusiveAdd(1u);
+    let lanes = subgroupAdd(1u);
+    var slot = 0u;
+    if lane == 0u {
+        slot = atomicAdd(&subgroups, 1u);
+    }
+    slot = subgroupBroadcastFirst(slot);
+    workgroupBarrier();
+    if local == 0u {
+        subgroup_count = atomicLoad(&subgroups);
+    }
+    let count = workgroupUniformLoad(&subgroup_count);
+
+    let token_blocks = (args.T + TB - 1u) / TB;
+    let block = group.x + group.y * groups.x;
+    let t = block % token_blocks * TB;
+    let end = block / token_blocks * ROWS + ROWS;
+    for (var n0 = end - ROWS; n0 < min(end, args.N); n0 += count * R) {
+        let n = n0 + slot * R;
+        var sums = dots(n, t, lane, lanes);
+        for (var i = 0u; i < SUMS; i += 1u) {
+            let sum = subgroupAdd(sums[i]);
+            if lane == 0u && n + i / TB < end {
+                store(t + i % TB, n + i / TB, sum);
+            }
+        }
+    }
+}
+#else
+var<workgroup> partials: array<Sum, WG * SUMS>;
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let token_blocks = (args.T + TB - 1u) / TB;
+    let block = group.x + group.y * groups.x;
+    let t = block % token_blocks * TB;
+    let n = block / token_blocks * ROWS;
+    if n >= args.N {
+        return;
+    }
+    let lane = local % LANES;
+    var sums = dots(n + local / LANES * R, t, lane, LANES);
+    for (var i = 0u; i < SUMS; i += 1u) {
+        partials[i * WG + local] = sums[i];
+    }
+    for (var stride = LANES / 2u; stride > 0u; stride = stride / 2u) {
+        workgroupBarrier();
+        if lane < stride {
+            for (var i = 0u; i < SUMS; i += 1u) {
+                partials[i * WG + local] += partials[i * WG + local + stride];
+            }
+        }
+    }
+    workgroupBarrier();
+    for (var i = local; i < ROWS * TB; i += WG) {
+        let row = i % ROWS;
+        let token = i / ROWS;
+        let sum = partials[(row % R * TB + token) * WG + row / R * LANES];
+        store(t + token, n + row, sum);
+    }
+}
+#endif
+#endif
