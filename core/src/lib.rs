@@ -3,6 +3,7 @@
 //!
 //! The road from a file's bytes to a token is described in `ARCHITECTURE.md`.
 
+pub mod chat;
 pub mod device;
 pub mod dtype;
 pub mod error;
