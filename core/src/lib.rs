@@ -10,6 +10,7 @@ pub mod error;
 pub mod kernels;
 pub mod recording;
 pub mod tensor;
+pub mod tokenizer;
 pub mod weights;
 
 pub use dtype::DType;
