@@ -3,12 +3,18 @@
 //!
 //! The road from a file's bytes to a token is described in `ARCHITECTURE.md`.
 
+pub mod builtin;
 pub mod chat;
 pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod kernels;
+pub mod kv_cache;
+pub mod models;
+pub mod nn;
 pub mod recording;
+pub mod sampler;
+pub mod session;
 pub mod tensor;
 pub mod tokenizer;
 pub mod weights;

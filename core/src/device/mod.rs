@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use crate::Result;
 use crate::recording::Recording;
+use crate::tensor::{Storage, Tensor};
 use crate::weights::MappedBytes;
 use crate::weights::source::LocalFuture;
 
@@ -156,9 +157,13 @@ impl Prepared {
         self.inner.downcast_ref()
     }
 
-    /// Where scratch memory `slot` ended up.
-    pub fn scratch(&self, slot: usize) -> Option<&Buffer> {
-        self.scratch.get(slot)
+    /// Where a scratch tensor of the recording ended up; its content is that of the last run only
+    /// if the recording [keeps](Recording::keep) it.
+    pub fn tensor<'a>(&'a self, tensor: &'a Tensor) -> Option<&'a Buffer> {
+        match &tensor.storage {
+            Storage::Buffer(buffer) => Some(buffer),
+            Storage::Scratch(slot) => self.scratch.get(*slot),
+        }
     }
 }
 

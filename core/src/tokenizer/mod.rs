@@ -9,6 +9,7 @@ mod decode;
 mod gguf;
 mod json;
 mod merge;
+mod metadata;
 mod pre;
 mod split;
 mod vocab;

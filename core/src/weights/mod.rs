@@ -6,12 +6,16 @@
 
 pub mod dequant;
 pub mod file_kind;
+mod files;
 pub mod gguf;
+mod load;
 pub mod planar;
 pub mod safetensors;
 pub mod source;
 
 pub use file_kind::FileKind;
+pub use files::ModelFiles;
+pub use load::{Loader, Slice, Weight};
 pub use source::{BytesSource, MappedBytes, WeightSource};
 
 use crate::DType;

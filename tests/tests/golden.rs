@@ -1,0 +1,265 @@
+//! Whole models against recorded results of other programs; `tests/data/*/` name their origin.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use serde_json::Value;
+use shardlight::chat::{Message, Options};
+use shardlight::device::Device;
+use shardlight::kv_cache::KvDType;
+use shardlight::session::{GenerateOptions, Session, SessionOptions, StopReason};
+use shardlight::weights::ModelFiles;
+use shardlight_tests::{data, devices, open, smollm2};
+
+fn json(path: PathBuf) -> Value {
+    let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    let list = value.as_array().expect("a list of tokens");
+    list.iter()
+        .map(|v| v.as_u64().expect("a token") as u32)
+        .collect()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    let list = value.as_array().expect("a list of numbers");
+    list.iter().map(|v| v.as_f64().expect("a number")).collect()
+}
+
+/// The f32 tensor `name` of a safetensors file.
+fn tensor(path: PathBuf, name: &str) -> Vec<f32> {
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let names = file.names();
+    let tensor = file
+        .tensor(name)
+        .unwrap_or_else(|e| panic!("{name} in {names:?}: {e}"));
+    let words = tensor.data().chunks_exact(4);
+    words
+        .map(|w| f32::from_le_bytes([w[0], w[1], w[2], w[3]]))
+        .collect()
+}
+
+fn load(files: ModelFiles, device: &Rc<dyn Device>, kv: KvDType, chunk: usize) -> Session {
+    let options = SessionOptions {
+        context_length: Some(files.config.max_position_embeddings.min(1024)),
+        kv,
+        prefill_chunk: chunk,
+    };
+    let quiet = &mut |_| ControlFlow::Continue(());
+    pollster::block_on(Session::load(files, Rc::clone(device), options, quiet))
+        .unwrap_or_else(|e| panic!("{}: {e}", device.info()))
+}
+
+/// Sum of squared differences over sum of squares.
+fn nmse(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |v: f64| v * v;
+    let pairs = got.iter().zip(want);
+    let error: f64 = pairs
+        .map(|(g, w)| square(f64::from(*g) - f64::from(*w)))
+        .sum();
+    error / want.iter().map(|w| square(f64::from(*w))).sum::<f64>()
+}
+
+/// Greedy tokens, the end token included where it came.
+fn greedy(session: &mut Session, prompt: &[u32], count: usize) -> (Vec<u32>, String) {
+    let options = GenerateOptions {
+        max_tokens: count,
+        ..GenerateOptions::default()
+    };
+    let mut streamed = String::new();
+    let found = pollster::block_on(session.generate(prompt, &options, &mut |event| {
+        if let shardlight::session::Event::Token { text, .. } = event {
+            streamed.push_str(text);
+        }
+        ControlFlow::Continue(())
+    }));
+    let found = found.unwrap_or_else(|e| panic!("{}: {e}", session.device().info()));
+    assert_eq!(found.text, streamed, "the stream is the text");
+    let mut tokens = found.tokens;
+    if found.stop == StopReason::Eos {
+        let end = session
+            .tokenizer()
+            .and_then(|t| t.eos_ids().first().copied());
+        tokens.extend(end);
+    }
+    (tokens, found.text)
+}
+
+/// Tokens must be equal up to the first step whose recorded margin is within rounding.
+fn compare(place: &str, got: &[u32], want: &[u32], margins: &[f64]) {
+    for (i, want_id) in want.iter().enumerate() {
+        if got.get(i) == Some(want_id) {
+            continue;
+        }
+        let margin = margins.get(i).copied().unwrap_or(f64::INFINITY);
+        assert!(
+            margin < 0.02,
+            "{place}: token {i} is {:?}, expected {want_id} (margin {margin})",
+            got.get(i)
+        );
+        eprintln!(
+            "{place}: compared {i} of {} tokens, then a tie of {margin}",
+            want.len()
+        );
+        return;
+    }
+}
+
+const PROMPTS: &[&str] = &[
+    "capital",
+    "chat_capital",
+    "chat_sky",
+    "code",
+    "count",
+    "fox",
+    "long",
+    "unicode",
+];
+
+#[test]
+fn smollm2_answers_as_recorded_on_every_device() {
+    let path = smollm2();
+    for device in devices() {
+        let mut session = load(open(std::slice::from_ref(&path)), &device, KvDType::F32, 64);
+        for name in PROMPTS {
+            let place = format!("{name} on {}", device.info());
+            let case = json(data().join(format!("smollm2/{name}.json")));
+            let prompt = ids(&case["tokens"]);
+
+            let file = data().join(format!("smollm2/{name}.logits.safetensors"));
+            let want = tensor(file, "logits");
+            let got = pollster::block_on(session.logits(&prompt, false));
+            let error = nmse(&got.unwrap_or_else(|e| panic!("{place}: {e}")), &want);
+            assert!(error < 1e-8, "{place}: logits' NMSE {error:e}");
+            println!("{place}: logits' NMSE {error:.1e}");
+
+            let want = ids(&case["greedy_tokens"]);
+            let (got, text) = greedy(&mut session, &prompt, want.len());
+            compare(&place, &got, &want, &numbers(&case["margins"]));
+            if got == want {
+                assert_eq!(Some(text.as_str()), case["greedy_text"].as_str(), "{place}");
+            }
+        }
+    }
+}
+
+#[test]
+fn smollm2_prompts_become_the_recorded_tokens() {
+    let files = open(&[smollm2()]);
+    let tokenizer = files.tokenizer.expect("a tokenizer");
+    let template = files.template.expect("a template");
+    for name in PROMPTS {
+        let case = json(data().join(format!("smollm2/{name}.json")));
+        let got = match case["messages"].as_array() {
+            None => {
+                let text = case["text"].as_str().expect("a text");
+                tokenizer.encode(text, true, true)
+            }
+            Some(messages) => {
+                let text = |v: &Value| v.as_str().expect("a text").to_string();
+                let messages: Vec<_> = (messages.iter())
+                    .map(|m| Message::new(&text(&m["role"]), &text(&m["content"])))
+                    .collect();
+                let options = Options {
+                    add_generation_prompt: true,
+                    ..Options::default()
+                };
+                let pieces = template
+                    .render_pieces(&messages, &options)
+                    .expect("renders");
+                tokenizer.encode_pieces(&pieces, false)
+            }
+        };
+        assert_eq!(got.expect("encodes"), ids(&case["tokens"]), "{name}");
+    }
+}
+
+#[test]
+fn llama_shaped_models_give_the_recorded_logits() {
+    let models = [
+        "llama",
+        "llama_tied",
+        "llama3_rope",
+        "llama_linear_rope",
+        "llama_yarn",
+    ];
+    for device in devices() {
+        for name in models {
+            let folder = data().join("families").join(name);
+            let place = format!("{name} on {}", device.info());
+            let case = json(folder.join("case.json"));
+            let files = open(&[folder.join("config.json"), folder.join("model.safetensors")]);
+            // Chunks of 7, so that prompts are cut in the middle.
+            let mut session = load(files, &device, KvDType::F32, 7);
+            let prompt = ids(&case["tokens"]);
+            let want = tensor(folder.join("logits.safetensors"), "logits");
+            let got = pollster::block_on(session.logits(&prompt, true));
+            let error = nmse(&got.unwrap_or_else(|e| panic!("{place}: {e}")), &want);
+            assert!(error < 1e-9, "{place}: logits' NMSE {error:e}");
+
+            let want = ids(&case["greedy"]);
+            let (got, _) = greedy(&mut session, &prompt, want.len());
+            assert_eq!(got, want, "{place}");
+        }
+    }
+}
+
+#[test]
+fn the_builtin_model_answers_as_recorded_on_every_device() {
+    let golden = json(data().join("tiny/golden.json"));
+    let source = shardlight::weights::BytesSource::new(
+        shardlight::builtin::TINY_NAME,
+        shardlight::builtin::TINY,
+    );
+    let source: Rc<dyn shardlight::weights::WeightSource> = Rc::new(source);
+    for device in devices() {
+        let files = ModelFiles::open(vec![Rc::clone(&source)]);
+        let files = pollster::block_on(files).unwrap_or_else(|e| panic!("{e}"));
+        let mut session = load(files, &device, KvDType::F32, 16);
+        for case in golden["cases"].as_array().expect("cases") {
+            let place = format!("{} on {}", case["prompt"], device.info());
+            let want = ids(&case["greedy"]);
+            let (got, _) = greedy(&mut session, &ids(&case["tokens"]), want.len());
+            compare(&place, &got, &want, &numbers(&case["margins"]));
+        }
+    }
+}
+
+#[test]
+fn a_half_precision_cache_changes_little() {
+    for device in devices() {
+        let folder = data().join("families/llama");
+        let files = open(&[folder.join("config.json"), folder.join("model.safetensors")]);
+        let mut session = load(files, &device, KvDType::F16, 7);
+        let case = json(folder.join("case.json"));
+        let want = tensor(folder.join("logits.safetensors"), "logits");
+        let got = pollster::block_on(session.logits(&ids(&case["tokens"]), true));
+        let error = nmse(&got.unwrap_or_else(|e| panic!("{e}")), &want);
+        // Recorded elsewhere: about 3e-3 absolute on such models.
+        assert!(error < 1e-5, "{}: NMSE {error:e}", device.info());
+        assert!(
+            error > 0.0,
+            "{}: the cache is not in half precision",
+            device.info()
+        );
+    }
+}
+
+#[test]
+fn a_conversation_reuses_its_cache_and_gives_the_same_text() {
+    for device in devices() {
+        let folder = data().join("families/llama");
+        let files = open(&[folder.join("config.json"), folder.join("model.safetensors")]);
+        let mut session = load(files, &device, KvDType::F32, 7);
+        let case = json(folder.join("case.json"));
+        let prompt = ids(&case["tokens"]);
+        let (first, _) = greedy(&mut session, &prompt, 6);
+        let (second, _) = greedy(&mut session, &[&prompt[..], &first[..]].concat(), 6);
+        assert_eq!([first, second].concat(), ids(&case["greedy"]));
+    }
+}
