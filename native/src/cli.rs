@@ -1,6 +1,7 @@
 //! The command line: every flag, its default and its help.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use shardlight::device::DeviceChoice;
 
 use crate::models::catalogue::DEFAULT;
 
@@ -20,8 +21,20 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Answer one prompt.
+    Run(Run),
+    /// Talk with a model.
+    Chat(Chat),
+    /// Print what a model file holds.
+    Info(Info),
     /// List the devices of this machine and which one `--device auto` takes.
     Devices(Devices),
+    /// Print the tokens of a text.
+    Tokenize(Tokenize),
+    /// Print the logits of the position after the given tokens.
+    Logits(Logits),
+    /// Measure prefill and decode speed.
+    Bench(Bench),
     /// Download a model of the catalogue, or check it again.
     Pull(Pull),
     /// List the models of the catalogue and the files in the cache.
@@ -30,11 +43,98 @@ pub enum Command {
     Completions(Completions),
 }
 
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The prompt; words are joined by spaces. `-`, or nothing when standard input is not a terminal,
+    /// reads it from there.
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Vec<String>,
+    /// Continue the text as it is, without the model's chat template.
+    #[arg(long)]
+    pub raw: bool,
+    #[command(flatten)]
+    pub format: Format,
+    #[command(flatten)]
+    pub talk: Talk,
+    #[command(flatten)]
+    pub model: Model,
+}
+
+/// Arguments of `chat`.
+#[derive(Args, Debug)]
+pub struct Chat {
+    #[command(flatten)]
+    pub talk: Talk,
+    #[command(flatten)]
+    pub model: Model,
+}
+
+/// Arguments of `info`.
+#[derive(Args, Debug)]
+pub struct Info {
+    #[command(flatten)]
+    pub name: ModelName,
+    /// List every tensor.
+    #[arg(long)]
+    pub tensors: bool,
+    #[command(flatten)]
+    pub format: Format,
+}
+
 /// Arguments of `devices`.
 #[derive(Args, Debug)]
 pub struct Devices {
     #[command(flatten)]
     pub format: Format,
+}
+
+/// Arguments of `tokenize`.
+#[derive(Args, Debug)]
+pub struct Tokenize {
+    /// The text; `-`, or nothing when standard input is not a terminal, reads it from there.
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
+    /// Take names of control tokens, such as `<|im_start|>`, for those tokens and not for text.
+    #[arg(long)]
+    pub special: bool,
+    #[command(flatten)]
+    pub format: Format,
+    #[command(flatten)]
+    pub name: ModelName,
+}
+
+/// Arguments of `logits`.
+#[derive(Args, Debug)]
+pub struct Logits {
+    /// Token ids, separated by commas.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub tokens: Vec<u32>,
+    /// Every position's logits instead of the last one's.
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub format: Format,
+    #[command(flatten)]
+    pub model: Model,
+}
+
+/// Arguments of `bench`.
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// Prompt lengths to measure prefill with.
+    #[arg(long, value_delimiter = ',', default_value = "64,512", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt: Vec<u32>,
+    /// Numbers of tokens to measure decode with.
+    #[arg(long = "gen", value_delimiter = ',', default_value = "64", value_parser = clap::value_parser!(u32).range(1..))]
+    pub generate: Vec<u32>,
+    /// Measurements of each, after one that does not count; their median is reported.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub reps: u32,
+    #[command(flatten)]
+    pub format: Format,
+    #[command(flatten)]
+    pub model: Model,
 }
 
 /// Arguments of `pull`.
@@ -59,6 +159,92 @@ pub struct List {
 pub struct Completions {
     /// The shell.
     pub shell: clap_complete::Shell,
+}
+
+/// Which model.
+#[derive(Args, Debug, Clone)]
+pub struct ModelName {
+    /// `builtin:tiny`, a name of the catalogue, a .gguf file, or a folder with config.json and
+    /// *.safetensors.
+    #[arg(short, long = "model", value_name = "MODEL", default_value = DEFAULT, env = "SHARDLIGHT_MODEL")]
+    pub model: String,
+}
+
+/// Which model, where it runs and how much it remembers.
+#[derive(Args, Debug, Clone)]
+pub struct Model {
+    #[command(flatten)]
+    pub name: ModelName,
+    /// `auto` (a real GPU, else the CPU), `cpu`, `gpu`, `gpu:N` of `shardlight devices`, or a backend:
+    /// `vulkan`, `metal`, `dx12`.
+    #[arg(long, default_value = "auto", env = "SHARDLIGHT_DEVICE")]
+    pub device: DeviceChoice,
+    /// Context length in tokens [default: the model's, within reason].
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ctx: Option<u32>,
+    /// Element type of the key/value cache.
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+}
+
+/// Element types of the key/value cache.
+#[derive(ValueEnum, Debug, Clone, Copy)]
+pub enum Kv {
+    /// Half the memory.
+    F16,
+    /// Exact.
+    F32,
+}
+
+/// How answers are written.
+#[derive(Args, Debug, Clone)]
+pub struct Talk {
+    /// Most tokens to write.
+    #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = 512)]
+    pub max_tokens: u32,
+    /// Instructions that come before the conversation.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Stop before this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Temperature; 0 always takes the likeliest token.
+    #[arg(long, default_value_t = 0.0, value_parser = not_negative)]
+    pub temp: f32,
+    /// Choose among this many likeliest tokens; 0 is all.
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub top_k: u32,
+    /// Choose among the likeliest tokens that have this probability together; 1 is all.
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
+    pub top_p: f32,
+    /// Choose among tokens at least this likely relative to the likeliest; 0 is all.
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = probability)]
+    pub min_p: f32,
+    /// Make tokens that came up lately this much less likely; 1 is off.
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive)]
+    pub repeat_penalty: f32,
+    /// Seed of the random choices [default: another one each time].
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+fn number(text: &str, holds: fn(f32) -> bool, want: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(x) if holds(x) => Ok(x),
+        _ => Err(format!("not a number {want}")),
+    }
+}
+
+fn not_negative(text: &str) -> Result<f32, String> {
+    number(text, |x| x >= 0.0 && x.is_finite(), "that is 0 or more")
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    number(text, |x| x > 0.0 && x.is_finite(), "above 0")
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    number(text, |x| (0.0..=1.0).contains(&x), "from 0 to 1")
 }
 
 /// How results are printed.

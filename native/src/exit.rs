@@ -10,6 +10,9 @@ pub enum Stop {
     /// The command line asks for something that makes no sense: exit code 2, as clap's own errors.
     #[error("{0}")]
     Usage(String),
+    /// Ctrl-C: exit code 130 (128 + SIGINT), what a shell expects.
+    #[error("interrupted")]
+    Interrupted,
     /// Whoever read standard output has gone, as in `shardlight run … | head`: nothing is left to do.
     #[error("standard output was closed")]
     StdoutClosed,
@@ -20,14 +23,15 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
     Stop::Usage(message.into()).into()
 }
 
-/// Prints what there is to print about `result` and returns the exit code: 0, 1 (failed job)
-/// or 2 (wrong usage).
+/// Prints what there is to print about `result` and returns the exit code: 0, 1 (failed job),
+/// 2 (wrong usage) or 130 (Ctrl-C).
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
     match error.downcast_ref::<Stop>() {
         Some(Stop::StdoutClosed) => ExitCode::SUCCESS,
+        Some(Stop::Interrupted) => ExitCode::from(130),
         Some(Stop::Usage(_)) => {
             print_error(&format!("{error:#}"));
             ExitCode::from(2)

@@ -2,15 +2,15 @@
 //!
 //! Text goes to standard output, everything else to standard error.
 
+mod answer;
 mod cli;
 mod commands;
 mod exit;
+mod interrupt;
+mod load;
 mod models;
 mod out;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the commands that load a model come next")
-)]
+mod prompt;
 mod source;
 mod ui;
 
@@ -28,8 +28,15 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     let ui = ui::Ui::new(cli.quiet);
+    interrupt::install()?;
     match cli.command {
+        Command::Run(args) => commands::run::run(&args, ui),
+        Command::Chat(args) => commands::chat::run(&args, ui),
+        Command::Info(args) => commands::info::run(&args, ui),
         Command::Devices(args) => commands::devices::run(&args),
+        Command::Tokenize(args) => commands::tokenize::run(&args, ui),
+        Command::Logits(args) => commands::logits::run(&args, ui),
+        Command::Bench(args) => commands::bench::run(&args, ui),
         Command::Pull(args) => commands::pull::run(&args, ui),
         Command::List(args) => commands::list::run(&args),
         Command::Completions(args) => commands::completions::run(&args),

@@ -2,8 +2,13 @@
 
 use std::io::Write as _;
 
-use console::Term;
+use console::{Term, style};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+const BYTES: &str =
+    "{msg} {bar:28.cyan/dim} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";
+const STEPS: &str = "{msg} {bar:28.cyan/dim} {pos}/{len}";
+const PERCENT: &str = "{msg} {bar:28.cyan/dim} {percent:>3}%";
 
 /// Speaks on standard error, or keeps silent under `--quiet`.
 #[derive(Clone, Copy)]
@@ -29,13 +34,15 @@ impl Ui {
         }
     }
 
+    /// One line of lesser importance, dimmed on a terminal.
+    pub fn aside(self, text: impl std::fmt::Display) {
+        self.note(style(text).dim().for_stderr());
+    }
+
     /// Starts following `total` bytes of `what`. On a terminal that is a bar; elsewhere a line when it
     /// starts and a line when it ends.
     pub fn bytes(self, what: &str, total: u64) -> Bar {
-        let bar = self.bar(
-            total,
-            "{msg} {bar:28.cyan/dim} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {eta}",
-        );
+        let bar = self.bar(total, BYTES);
         bar.set_message(what.to_owned());
         if !self.bars {
             self.note(format_args!("{what}: {} …", HumanBytes(total)));
@@ -49,7 +56,14 @@ impl Ui {
 
     /// A bar over `total` steps of `what` that leaves nothing behind and is no news outside a terminal.
     pub fn steps(self, what: &str, total: u64) -> ProgressBar {
-        let bar = self.bar(total, "{msg} {bar:28.cyan/dim} {pos}/{len}");
+        let bar = self.bar(total, STEPS);
+        bar.set_message(what.to_owned());
+        bar
+    }
+
+    /// A bar over parts of `what` whose number is not worth showing; it leaves nothing behind.
+    pub fn percent(self, what: &str) -> ProgressBar {
+        let bar = self.bar(1, PERCENT);
         bar.set_message(what.to_owned());
         bar
     }
@@ -115,10 +129,7 @@ mod tests {
 
     #[test]
     fn every_bar_has_a_valid_template() {
-        for template in [
-            "{msg} {bar:28.cyan/dim} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {eta}",
-            "{msg} {bar:28.cyan/dim} {pos}/{len}",
-        ] {
+        for template in [BYTES, STEPS, PERCENT] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

@@ -6,6 +6,7 @@ use console::style;
 use indicatif::{DecimalBytes, HumanBytes};
 use serde::Serialize;
 use serde_json::json;
+use shardlight::builtin::{TINY, TINY_NAME};
 
 use crate::cli::List;
 use crate::models::cache::State;
@@ -49,7 +50,14 @@ pub fn run(args: &List) -> anyhow::Result<()> {
 }
 
 fn rows(cache: &Cache) -> Vec<Row> {
-    let mut rows = Vec::new();
+    let mut rows = vec![Row {
+        name: TINY_NAME.to_owned(),
+        about: "writes children's stories; for trying things out".to_owned(),
+        bytes: TINY.len() as u64,
+        state: "built in",
+        path: None,
+        license: Some("MIT OR Apache-2.0"),
+    }];
     for entry in CATALOGUE {
         let path = cache.path(entry);
         let part = cache.beside(entry, "part");

@@ -1,6 +1,12 @@
 //! One file per subcommand.
 
+pub mod bench;
+pub mod chat;
 pub mod completions;
 pub mod devices;
+pub mod info;
 pub mod list;
+pub mod logits;
 pub mod pull;
+pub mod run;
+pub mod tokenize;

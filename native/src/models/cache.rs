@@ -65,6 +65,11 @@ impl Cache {
         self.root.join("models")
     }
 
+    /// Where `chat` keeps what was typed.
+    pub fn history(&self) -> PathBuf {
+        self.root.join("history.txt")
+    }
+
     /// The final place of `entry`'s file.
     pub fn path(&self, entry: &Entry) -> PathBuf {
         self.models().join(entry.file)

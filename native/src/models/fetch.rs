@@ -199,7 +199,8 @@ fn check(entry: &Entry, cache: &Cache, ui: Ui) -> bool {
         }
         State::Good | State::Unchecked => {}
     }
-    let bar = ui.steps("checking", entry.bytes);
+    let bar = ui.percent("checking");
+    bar.set_length(entry.bytes);
     let sum = sha256(&path, &mut |done| bar.set_position(done));
     bar.finish_and_clear();
     match sum {

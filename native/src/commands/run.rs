@@ -1,0 +1,112 @@
+//! `shardlight run`: one prompt, one answer.
+
+use std::io::{IsTerminal as _, Read as _};
+
+use anyhow::Context as _;
+use serde_json::json;
+use shardlight::chat::Message;
+use shardlight::session::StopReason;
+
+use crate::answer::{self, Answer, ms};
+use crate::cli::Run;
+use crate::exit::{Stop, usage};
+use crate::load::{self, Loaded};
+use crate::out::Out;
+use crate::prompt;
+use crate::ui::Ui;
+
+/// Streams the answer to standard output, or prints one object with `--json`.
+pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
+    let words = args.prompt.join(" ");
+    let text = text_or_stdin(
+        (!args.prompt.is_empty()).then_some(words.as_str()),
+        "PROMPT",
+    )?;
+    if text.trim().is_empty() {
+        return Err(usage(
+            "the prompt is empty; give one as an argument or on standard input",
+        ));
+    }
+    let mut loaded = load::load(&args.model, ui)?;
+    let tokens = if args.raw {
+        prompt::raw(&loaded.session, &text)?
+    } else {
+        let messages = prompt::begin(args.talk.system.as_deref())
+            .into_iter()
+            .chain([Message::new("user", &text)])
+            .collect::<Vec<_>>();
+        prompt::render(&loaded.session, &messages)?
+    };
+    let options = answer::options(&args.talk);
+    let mut out = Out::new();
+    let json = args.format.json;
+    let answer = answer::generate(&mut loaded.session, &tokens, &options, ui, &mut |text| {
+        if json { Ok(()) } else { out.stream(text) }
+    })?;
+    if json {
+        out.json(&object(&answer, &loaded))?;
+    } else if !answer.text.ends_with('\n') {
+        out.line("")?;
+    }
+    out.finish()?;
+    if !json {
+        summary(&answer, &loaded, ui);
+    }
+    match answer.stop {
+        StopReason::Cancelled => Err(Stop::Interrupted.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The argument, or standard input for `-` and where nothing was given and it is not a terminal.
+pub fn text_or_stdin(argument: Option<&str>, name: &str) -> anyhow::Result<String> {
+    let mut stdin = std::io::stdin();
+    match argument {
+        Some(text) if text != "-" => Ok(text.to_owned()),
+        None if stdin.is_terminal() => Err(usage(format!(
+            "{name} is missing; give it as an argument or on standard input"
+        ))),
+        _ => {
+            let mut text = String::new();
+            stdin.read_to_string(&mut text).context("standard input")?;
+            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+    }
+}
+
+fn object(answer: &Answer, loaded: &Loaded) -> serde_json::Value {
+    let times = &answer.times;
+    json!({
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "stop": answer.stop.name(),
+        "timings": {
+            "load_ms": ms(loaded.load),
+            "prefill_tokens": times.prefill_tokens,
+            "prefill_ms": ms(times.prefill),
+            "first_token_ms": ms(times.first_token),
+            "decode_tokens": times.decode_tokens,
+            "decode_ms": ms(times.decode),
+        },
+        "device": loaded.device.info().to_string(),
+    })
+}
+
+/// One dim line about speed, and why it stopped if that is news.
+pub fn summary(answer: &Answer, loaded: &Loaded, ui: Ui) {
+    let times = &answer.times;
+    ui.aside(format_args!(
+        "{} tokens, {:.1} tok/s; read {} at {:.0} tok/s, first after {:.0} ms; {}",
+        answer.tokens.len(),
+        times.decode_rate(),
+        times.prefill_tokens,
+        times.prefill_rate(),
+        ms(times.first_token),
+        loaded.device.info(),
+    ));
+    match answer.stop {
+        StopReason::Length => ui.aside("stopped at --max-tokens"),
+        StopReason::Context => ui.aside("stopped because the context is full; raise --ctx"),
+        _ => {}
+    }
+}

@@ -1,0 +1,319 @@
+//! From `--model` and `--device` to something that answers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use shardlight::builtin::{self, TINY_NAME};
+use shardlight::device::{self, Device, DeviceChoice, DeviceKind};
+use shardlight::kv_cache::KvDType;
+use shardlight::session::{Progress, Session, SessionOptions};
+use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
+
+use crate::cli::{Kv, Model};
+use crate::models::{self, CATALOGUE, catalogue};
+use crate::source::MmapSource;
+use crate::ui::Ui;
+
+/// Where a model's bytes are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Compiled in.
+    Builtin,
+    /// These files: one GGUF file, or config.json and its companions.
+    Files(Vec<PathBuf>),
+}
+
+/// Finds what `name` means, and fetches it if it is in the catalogue.
+pub fn resolve(name: &str, ui: Ui) -> anyhow::Result<Origin> {
+    if name == TINY_NAME {
+        return Ok(Origin::Builtin);
+    }
+    if let Some(entry) = catalogue::find(name) {
+        return Ok(Origin::Files(vec![models::get(entry, false, ui)?]));
+    }
+    let path = Path::new(name);
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(Origin::Files(folder(path)?)),
+        Ok(_)
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "safetensors") =>
+        {
+            let folder = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty());
+            Ok(Origin::Files(with_companions(
+                folder.unwrap_or(Path::new(".")),
+                vec![path.to_owned()],
+            )?))
+        }
+        Ok(_) => Ok(Origin::Files(vec![path.to_owned()])),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let names: Vec<_> = CATALOGUE.iter().map(|entry| entry.name).collect();
+            bail!(
+                "model {name}: no such file or name; there are {TINY_NAME}, {}, a path to a .gguf file, and a folder with config.json and *.safetensors",
+                names.join(", ")
+            )
+        }
+        Err(error) => Err(error).with_context(|| name.to_owned()),
+    }
+}
+
+/// The files of a model folder: the weights that the index names, else every *.safetensors, else the only *.gguf.
+fn folder(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let index = path.join("model.safetensors.index.json");
+    if index.exists() {
+        let mut weights = indexed(path, &index)?;
+        weights.push(index);
+        return with_companions(path, weights);
+    }
+    let weights = with_extension(path, "safetensors")?;
+    if !weights.is_empty() {
+        return with_companions(path, weights);
+    }
+    let gguf = with_extension(path, "gguf")?;
+    match gguf.len() {
+        0 => bail!(
+            "{}: holds neither *.safetensors nor a .gguf file",
+            path.display()
+        ),
+        1 => Ok(gguf),
+        n => bail!(
+            "{}: holds {n} .gguf files; name one of them",
+            path.display()
+        ),
+    }
+}
+
+fn with_extension(folder: &Path, extension: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths: Vec<PathBuf> = files
+        .flatten()
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// The files an index names. It is somebody else's file: no name may leave the folder.
+fn indexed(folder: &Path, index: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let place = || index.display().to_string();
+    let json: serde_json::Value =
+        serde_json::from_slice(&fs::read(index).with_context(place)?).with_context(place)?;
+    let map = json["weight_map"]
+        .as_object()
+        .ok_or_else(|| anyhow!("{}: has no weight_map", index.display()))?;
+    let mut names = BTreeSet::new();
+    for (tensor, name) in map {
+        let name = name.as_str().unwrap_or_default();
+        if name.is_empty() || name.contains(['/', '\\', ':']) || name.starts_with('.') {
+            bail!(
+                "{}: tensor {tensor} is in {name:?}, which is not a file of this folder",
+                index.display()
+            );
+        }
+        names.insert(name);
+    }
+    let paths: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
+    match paths.iter().find(|path| !path.exists()) {
+        Some(missing) => bail!(
+            "{}: names {}, which is not there",
+            index.display(),
+            missing.display()
+        ),
+        None => Ok(paths),
+    }
+}
+
+/// Adds the files that belong to weights in Hugging Face's layout.
+fn with_companions(folder: &Path, weights: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    let config = folder.join("config.json");
+    if !config.exists() {
+        bail!(
+            "{}: needs a config.json beside the weights",
+            folder.display()
+        );
+    }
+    let mut files = vec![config];
+    files.extend(weights);
+    let optional = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    ];
+    files.extend(
+        optional
+            .map(|name| folder.join(name))
+            .into_iter()
+            .filter(|path| path.exists()),
+    );
+    Ok(files)
+}
+
+/// Opens the files and reads their headers.
+pub fn open(name: &str, ui: Ui) -> anyhow::Result<ModelFiles> {
+    let sources: Vec<Rc<dyn WeightSource>> = match resolve(name, ui)? {
+        Origin::Builtin => vec![Rc::new(BytesSource::new(TINY_NAME, builtin::TINY))],
+        Origin::Files(paths) => paths
+            .iter()
+            .map(|path| Ok(Rc::new(MmapSource::open(path)?) as Rc<dyn WeightSource>))
+            .collect::<shardlight::Result<_>>()?,
+    };
+    Ok(pollster::block_on(ModelFiles::open(sources))?)
+}
+
+/// A session, the device it runs on, and how long that took.
+pub struct Loaded {
+    pub session: Session,
+    pub device: Rc<dyn Device>,
+    pub load: Duration,
+}
+
+/// Loads the model that `args` names. Fetching it does not count as loading.
+pub fn load(args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
+    session(open(&args.name.model, ui)?, args, ui)
+}
+
+/// Puts a model whose headers were read onto the device that `args` asks for.
+pub fn session(files: ModelFiles, args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
+    let begin = Instant::now();
+    let device = pollster::block_on(device::open(&args.device))?;
+    if args.device == DeviceChoice::Auto && device.info().kind == DeviceKind::Cpu {
+        ui.aside("no GPU that is faster than the CPU was found; running on the CPU");
+    }
+    let options = SessionOptions {
+        context_length: args.ctx.map(|tokens| tokens as usize),
+        kv: match args.kv {
+            Kv::F16 => KvDType::F16,
+            Kv::F32 => KvDType::F32,
+        },
+        ..SessionOptions::default()
+    };
+    let bar = ui.percent("loading");
+    let mut report = |progress: Progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        ControlFlow::Continue(())
+    };
+    let session = pollster::block_on(Session::load(
+        files,
+        Rc::clone(&device),
+        options,
+        &mut report,
+    ));
+    bar.finish_and_clear();
+    Ok(Loaded {
+        session: session?,
+        device,
+        load: begin.elapsed(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(folder: &Path, name: &str, text: &str) {
+        fs::write(folder.join(name), text).unwrap();
+    }
+
+    fn resolved(path: &Path) -> Result<Vec<String>, String> {
+        match resolve(path.to_str().unwrap(), Ui::new(true)) {
+            Ok(Origin::Files(paths)) => Ok(paths
+                .iter()
+                .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+                .collect()),
+            Ok(Origin::Builtin) => unreachable!("a path is not the model compiled in"),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_lists_what_there_is() {
+        let error = resolved(Path::new("no:such")).unwrap_err();
+        for text in [
+            "no:such",
+            TINY_NAME,
+            catalogue::DEFAULT,
+            ".gguf",
+            "config.json",
+        ] {
+            assert!(error.contains(text), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_its_index_else_its_safetensors_else_its_only_gguf() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        assert!(resolved(at).unwrap_err().contains("neither"));
+        put(at, "a.gguf", "");
+        assert_eq!(resolved(at).unwrap(), ["a.gguf"]);
+        put(at, "b.gguf", "");
+        assert!(resolved(at).unwrap_err().contains("2 .gguf files"));
+        put(at, "y.safetensors", "");
+        assert!(resolved(at).unwrap_err().contains("config.json"));
+        put(at, "x.safetensors", "");
+        put(at, "config.json", "{}");
+        put(at, "tokenizer.json", "{}");
+        assert_eq!(
+            resolved(at).unwrap(),
+            [
+                "config.json",
+                "x.safetensors",
+                "y.safetensors",
+                "tokenizer.json"
+            ]
+        );
+        assert_eq!(
+            resolved(&at.join("x.safetensors")).unwrap(),
+            ["config.json", "x.safetensors", "tokenizer.json"]
+        );
+        put(
+            at,
+            "model.safetensors.index.json",
+            r#"{"weight_map": {"a": "y.safetensors", "b": "y.safetensors"}}"#,
+        );
+        assert_eq!(
+            resolved(at).unwrap(),
+            [
+                "config.json",
+                "y.safetensors",
+                "model.safetensors.index.json",
+                "tokenizer.json"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_index_cannot_name_files_elsewhere_or_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        put(at, "config.json", "{}");
+        for (index, text) in [
+            (
+                r#"{"weight_map": {"a": "../x.safetensors"}}"#,
+                "not a file of this folder",
+            ),
+            (
+                r#"{"weight_map": {"a": "/etc/passwd"}}"#,
+                "not a file of this folder",
+            ),
+            (r#"{"weight_map": {"a": 3}}"#, "not a file of this folder"),
+            (r#"{"weight_map": {"a": "x.safetensors"}}"#, "not there"),
+            ("{}", "no weight_map"),
+            ("{", "EOF"),
+        ] {
+            put(at, "model.safetensors.index.json", index);
+            let error = resolved(at).unwrap_err();
+            assert!(error.contains(text), "{index}: {error}");
+        }
+    }
+}
