@@ -81,12 +81,8 @@ fn greedy(session: &mut Session, prompt: &[u32], count: usize) -> (Vec<u32>, Str
     let found = found.unwrap_or_else(|e| panic!("{}: {e}", session.device().info()));
     assert_eq!(found.text, streamed, "the stream is the text");
     let mut tokens = found.tokens;
-    if found.stop == StopReason::Eos {
-        let end = session
-            .tokenizer()
-            .and_then(|t| t.eos_ids().first().copied());
-        tokens.extend(end);
-    }
+    tokens.extend(found.end);
+    assert_eq!(found.end.is_some(), found.stop == StopReason::Eos);
     (tokens, found.text)
 }
 

@@ -86,7 +86,7 @@ fn case(size: Size, gate: DType, up: DType, act: Activation) -> Case {
         bound: if size.tokens as u32 <= FEW_TOKENS {
             1e-10
         } else {
-            5e-7
+            1e-6
         },
     }
 }
