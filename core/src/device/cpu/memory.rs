@@ -1,16 +1,18 @@
 //! Host memory as device buffers, and how kernels see it.
 
-use std::cell::{Ref, RefCell, RefMut};
-use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::kernels::Params;
 use crate::weights::MappedBytes;
 
 /// A buffer's memory: our own, 16-byte aligned, or a part of a mapped file, read-only.
+///
+/// A lock and not a `RefCell`, so that a recording can run on a thread of the pool.
 pub(super) enum CpuMemory {
     Owned {
-        words: RefCell<Vec<u128>>,
+        words: RwLock<Vec<u128>>,
         len: usize,
     },
     Mapped {
@@ -28,7 +30,7 @@ impl CpuMemory {
         words.try_reserve_exact(count).ok()?;
         words.resize(count, 0u128);
         Some(CpuMemory::Owned {
-            words: RefCell::new(words),
+            words: RwLock::new(words),
             len,
         })
     }
@@ -45,9 +47,7 @@ impl CpuMemory {
 
     pub(super) fn bytes(&self) -> Bytes<'_> {
         match self {
-            CpuMemory::Owned { words, len } => Bytes::Owned(Ref::map(words.borrow(), |w| {
-                &bytemuck::cast_slice(w.as_slice())[..*len]
-            })),
+            CpuMemory::Owned { words, len } => Bytes::Owned(Elements::new(read(words), *len)),
             CpuMemory::Mapped { bytes, range } => Bytes::Mapped(&(**bytes).as_ref()[range.clone()]),
         }
     }
@@ -64,16 +64,71 @@ impl CpuMemory {
                 bytes.len()
             )
         })?;
-        let mut words = words.borrow_mut();
+        let mut words = write(words);
         bytemuck::cast_slice_mut::<u128, u8>(&mut words)[range].copy_from_slice(bytes);
         Ok(())
+    }
+}
+
+// A lock is poisoned only when a kernel has panicked, and with it the whole run.
+fn read(words: &RwLock<Vec<u128>>) -> RwLockReadGuard<'_, Vec<u128>> {
+    let words = words.try_read();
+    words.expect("no binding is read while it is written")
+}
+
+fn write(words: &RwLock<Vec<u128>>) -> RwLockWriteGuard<'_, Vec<u128>> {
+    let words = words.try_write();
+    words.expect("no binding is written while it is in use")
+}
+
+/// Elements of a buffer, borrowed for reading.
+pub struct Elements<'a, T> {
+    words: RwLockReadGuard<'a, Vec<u128>>,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<'a, T> Elements<'a, T> {
+    fn new(words: RwLockReadGuard<'a, Vec<u128>>, bytes: usize) -> Self {
+        Elements {
+            words,
+            len: bytes / size_of::<T>(),
+            elements: PhantomData,
+        }
+    }
+}
+
+impl<T: bytemuck::AnyBitPattern> Deref for Elements<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+/// Elements of a buffer, borrowed for writing.
+pub struct ElementsMut<'a, T> {
+    words: RwLockWriteGuard<'a, Vec<u128>>,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T: bytemuck::Pod> Deref for ElementsMut<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+impl<T: bytemuck::Pod> DerefMut for ElementsMut<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
     }
 }
 
 /// Bytes of a buffer, borrowed for reading.
 pub enum Bytes<'a> {
     /// Of memory that is ours.
-    Owned(Ref<'a, [u8]>),
+    Owned(Elements<'a, u8>),
     /// Of a mapped file.
     Mapped(&'a [u8]),
 }
@@ -126,40 +181,37 @@ impl<'a> CpuDispatch<'a> {
     }
 
     /// Elements of type `T` (f32, u32) for reading.
-    pub fn read<T: bytemuck::AnyBitPattern>(&self, binding: usize) -> Ref<'a, [T]> {
+    pub fn read<T: bytemuck::AnyBitPattern>(&self, binding: usize) -> Elements<'a, T> {
         match self.memory(binding) {
-            CpuMemory::Owned { words, len } => Ref::map(words.borrow(), |w| {
-                let bytes = &bytemuck::cast_slice::<u128, u8>(w)[..*len];
-                bytemuck::cast_slice(&bytes[..len - len % size_of::<T>()])
-            }),
+            CpuMemory::Owned { words, len } => Elements::new(read(words), *len),
             CpuMemory::Mapped { .. } => panic!("only weights are bound as mapped memory"),
         }
     }
 
     /// Elements of type `T` (f32, u32) for writing.
-    pub fn write<T: bytemuck::Pod>(&self, binding: usize) -> RefMut<'a, [T]> {
+    pub fn write<T: bytemuck::Pod>(&self, binding: usize) -> ElementsMut<'a, T> {
         match self.memory(binding) {
-            CpuMemory::Owned { words, len } => RefMut::map(words.borrow_mut(), |w| {
-                let bytes = &mut bytemuck::cast_slice_mut::<u128, u8>(w)[..*len];
-                let whole = len - len % size_of::<T>();
-                bytemuck::cast_slice_mut(&mut bytes[..whole])
-            }),
+            CpuMemory::Owned { words, len } => ElementsMut {
+                words: write(words),
+                len: len / size_of::<T>(),
+                elements: PhantomData,
+            },
             CpuMemory::Mapped { .. } => panic!("a mapped file is never written"),
         }
     }
 
     /// f32 elements for reading.
-    pub fn f32(&self, binding: usize) -> Ref<'a, [f32]> {
+    pub fn f32(&self, binding: usize) -> Elements<'a, f32> {
         self.read(binding)
     }
 
     /// f32 elements for writing.
-    pub fn f32_mut(&self, binding: usize) -> RefMut<'a, [f32]> {
+    pub fn f32_mut(&self, binding: usize) -> ElementsMut<'a, f32> {
         self.write(binding)
     }
 
     /// u32 elements for reading.
-    pub fn u32(&self, binding: usize) -> Ref<'a, [u32]> {
+    pub fn u32(&self, binding: usize) -> Elements<'a, u32> {
         self.read(binding)
     }
 }

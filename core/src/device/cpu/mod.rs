@@ -2,20 +2,33 @@
 //!
 //! Weights stay in the file's layout, so a mapped model is used in place.
 
+mod attention;
+mod dot;
+mod formats;
+mod gated_mlp;
+mod gemm;
+mod matmul;
+mod matvec;
 mod memory;
 mod parallel;
+mod scratch;
+mod simd;
 
 use std::ops::Range;
 
-pub use memory::{Bytes, CpuDispatch};
+pub use attention::attention;
+pub use gated_mlp::gated_mlp;
+pub use matvec::linear;
+pub use memory::{Bytes, CpuDispatch, Elements, ElementsMut};
 pub use parallel::{for_each_chunk, for_each_part, for_each_row, threads};
+pub use simd::{Level, force_level};
 
 use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
 use crate::kernels::Access;
 use crate::recording::{Recording, ScratchPlan, resolve};
 use crate::weights::MappedBytes;
 use crate::weights::source::LocalFuture;
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 use memory::CpuMemory;
 
 /// The host's processor as a device.
@@ -41,7 +54,7 @@ impl CpuDevice {
                 name: format!("CPU, {threads} thread{plural}"),
                 backend: "cpu".to_string(),
                 kind: DeviceKind::Cpu,
-                driver: "scalar".to_string(),
+                driver: instruction_set().to_string(),
             },
             limits: Limits {
                 kind: DeviceKind::Cpu,
@@ -153,12 +166,40 @@ impl Device for CpuDevice {
         let prepared = prepared.downcast::<CpuPrepared>();
         let prepared =
             prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
-        for i in 0..prepared.recording.dispatches().len() {
-            let (kernel, dispatch) = prepared.dispatch(self, i)?;
-            (kernel.cpu)(&dispatch);
-        }
+        let count = prepared.recording.dispatches().len();
+        let calls: Vec<_> = (0..count)
+            .map(|i| prepared.dispatch(self, i))
+            .collect::<Result<_>>()?;
+        parallel::run(|| {
+            for (kernel, dispatch) in &calls {
+                (kernel.cpu)(dispatch);
+            }
+        });
         Ok(())
     }
+}
+
+/// The instruction set that kernels use: `avx512`, `avx2`, `neon`, `simd128` or `scalar`.
+pub fn instruction_set() -> &'static str {
+    Level::current().name()
+}
+
+/// A weight's row in the file's layout times `x`, with the instruction set `level`.
+///
+/// # Panics
+///
+/// If `row` is not `x.len()` elements of `dtype`.
+pub fn dot(level: Level, dtype: DType, row: &[u8], x: &[f32]) -> f32 {
+    dot::dot(level, dtype, row, x)
+}
+
+/// Decodes whole blocks in the file's layout.
+///
+/// # Panics
+///
+/// If `bytes` is not `out.len()` elements of `dtype`.
+pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    dot::decode_row(Level::current(), dtype, bytes, out);
 }
 
 impl CpuPrepared {
@@ -195,3 +236,6 @@ impl CpuPrepared {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,16 @@ pub fn threads() -> usize {
     }
 }
 
+/// Calls `f` on a thread of the pool: loops inside then start without waking one first, which
+/// costs more than most kernels.
+pub fn run<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    #[cfg(not(target_arch = "wasm32"))]
+    if threads() > 1 {
+        return rayon::scope(|_| f());
+    }
+    f()
+}
+
 /// Calls `f(row, elements)` for the first `rows` rows of `data`, each `len` long.
 pub fn for_each_row<T: Send>(
     data: &mut [T],
@@ -50,4 +60,17 @@ pub fn for_each_chunk<T: Send>(data: &mut [T], len: usize, f: impl Fn(usize, &mu
     }
     #[cfg(target_arch = "wasm32")]
     data.chunks_mut(len).enumerate().for_each(|(i, c)| f(i, c));
+}
+
+/// Calls `f(number, part)` for all parts, on all threads; a single one on this thread.
+pub fn for_each<T: Send>(parts: Vec<T>, f: impl Fn(usize, T) + Sync + Send) {
+    #[cfg(not(target_arch = "wasm32"))]
+    if parts.len() > 1 {
+        use rayon::prelude::*;
+        let parts = parts.into_par_iter().with_max_len(1).enumerate();
+        return parts.for_each(|(i, part)| f(i, part));
+    }
+    for (i, part) in parts.into_iter().enumerate() {
+        f(i, part);
+    }
 }

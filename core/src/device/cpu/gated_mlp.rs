@@ -1,0 +1,99 @@
+//! The first half of a gated MLP: two linear layers over the same x, and an activation.
+
+use super::dot::{Activations, dot_into, row_bytes};
+use super::matmul::{Finish, multiply};
+use super::matvec::{FEW_TOKENS, Linear, columns, part_rows};
+use super::simd::{Level, Simd, Task, dispatch, lanes, lanes_mut, math};
+use super::{CpuDispatch, parallel, scratch};
+use crate::kernels::act::Activation;
+
+/// `y[t, ROW0 + n] = act(gate_n . x_t) (up_n . x_t)`.
+///
+/// Bindings: x (T, K), gate (N, K), up (N, K), y (T, NY). Params: `K`, `GATE`, `UP`, `ACT`, `T`,
+/// `N`, `ROW0`, `NY`.
+pub fn gated_mlp(d: &CpuDispatch<'_>) {
+    let p = d.params;
+    let (x, gate, up, mut y) = (d.f32(0), d.bytes(1), d.bytes(2), d.f32_mut(3));
+    let call = Linear {
+        k: p.size("K"),
+        tokens: p.size("T"),
+        rows: p.size("N"),
+        row0: p.size("ROW0"),
+        ny: p.size("NY"),
+        x: &x,
+        bias: None,
+        residual: None,
+    };
+    let level = Level::current();
+    let act = Activation::from_number(p.get("ACT")).unwrap_or(Activation::Identity);
+    let weights = [(p.format("GATE"), &*gate), (p.format("UP"), &*up)];
+    if call.tokens > FEW_TOKENS {
+        let finish = |gate: &mut [f32], up: &[f32]| gated(level, act, gate, up);
+        return multiply(&call, &weights, Finish::Gated(&finish), &mut y);
+    }
+    let x = &x[..call.tokens * call.k];
+    let row_bytes = weights.map(|(dtype, _)| row_bytes(dtype, call.k));
+    let xs = weights.map(|(dtype, _)| Activations::new(dtype, x, call.k));
+    let part = part_rows(call.rows, row_bytes[0] + row_bytes[1]);
+    parallel::for_each(columns(&mut y, &call, part), |i, mut out| {
+        scratch::with(call.tokens * part, |other| {
+            let mut other: Vec<&mut [f32]> = other.chunks_mut(part).collect();
+            for (other, out) in other.iter_mut().zip(&out) {
+                *other = &mut std::mem::take(other)[..out.len()];
+            }
+            let bytes = |j: usize| &weights[j].1[i * part * row_bytes[j]..];
+            dot_into(level, weights[0].0, bytes(0), &xs[0], &mut out);
+            dot_into(level, weights[1].0, bytes(1), &xs[1], &mut other);
+            for (gate, up) in out.iter_mut().zip(&other) {
+                gated(level, act, gate, up);
+            }
+        });
+    });
+}
+
+/// `gate[i] = act(gate[i]) up[i]`.
+pub fn gated(level: Level, act: Activation, gate: &mut [f32], up: &[f32]) {
+    dispatch(level, Gated { act, gate, up });
+}
+
+struct Gated<'a> {
+    act: Activation,
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+impl Task for Gated<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Gated { act, gate, up } = self;
+        match act {
+            Activation::Silu => each(s, gate, up, math::silu),
+            Activation::GeluTanh => each(s, gate, up, math::gelu_tanh),
+            Activation::QuickGelu => each(s, gate, up, math::quick_gelu),
+            Activation::Sigmoid => each(s, gate, up, math::sigmoid),
+            _ => {
+                for (g, u) in gate.iter_mut().zip(up) {
+                    *g = act.f32(*g) * u;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn each<S: Simd>(s: S, gate: &mut [f32], up: &[f32], act: impl Fn(S, S::V) -> S::V) {
+    let whole = gate.len() / 16 * 16;
+    for i in (0..whole).step_by(16) {
+        let (g, u) = (s.load(lanes(gate, i)), s.load(lanes(up, i)));
+        s.store(s.mul(act(s, g), u), lanes_mut(gate, i));
+    }
+    let (mut g, mut u) = ([0.0; 16], [0.0; 16]);
+    let rest = gate.len() - whole;
+    g[..rest].copy_from_slice(&gate[whole..]);
+    u[..rest].copy_from_slice(&up[whole..whole + rest]);
+    let y = s.mul(act(s, s.load(&g)), s.load(&u));
+    s.store(y, &mut g);
+    gate[whole..].copy_from_slice(&g[..rest]);
+}
