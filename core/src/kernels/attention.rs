@@ -7,10 +7,8 @@
 //! Params: `T` tokens, `H` heads, `KVH` KV heads (divides `H`), `D` head size (even, at most 256),
 //! `S` cache capacity, `SCALE` of the scores, `KV_F16`.
 
-use half::f16;
-
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
-use crate::device::cpu::{self, CpuDispatch};
+use crate::device::cpu;
 use crate::device::{DeviceKind, Limits};
 
 /// See the [module](self).
@@ -25,7 +23,7 @@ pub static KERNEL: Kernel = Kernel {
     ],
     uniforms: &["T", "S"],
     variants,
-    cpu,
+    cpu: cpu::attention,
     reference,
     cases,
 };
@@ -122,72 +120,6 @@ fn tile(p: &Params, limits: &Limits) -> Option<Variant> {
         .flag("TILE")
         .flag_if("PAIRS", pairs);
     Some(variant)
-}
-
-fn cpu(d: &CpuDispatch<'_>) {
-    if d.params.is("KV_F16") {
-        attend(d, &d.read::<u16>(1), &d.read::<u16>(2), |bits| {
-            f16::from_bits(bits).to_f32()
-        });
-    } else {
-        attend(d, &d.f32(1), &d.f32(2), |x| x);
-    }
-}
-
-fn attend<E: Copy + Sync>(
-    d: &CpuDispatch<'_>,
-    k_cache: &[E],
-    v_cache: &[E],
-    load: impl Fn(E) -> f32 + Copy + Sync,
-) {
-    let (heads, kv_heads, head_size) =
-        (d.params.size("H"), d.params.size("KVH"), d.params.size("D"));
-    let (tokens, capacity, scale) = (
-        d.params.size("T"),
-        d.params.size("S"),
-        d.params.number("SCALE"),
-    );
-    let (q, pos, mut y) = (d.f32(0), d.u32(3)[0] as usize, d.f32_mut(4));
-    let q = &*q;
-    let row = |row: usize, y: &mut [f32]| {
-        let keys = (pos + row / heads + 1).min(capacity);
-        let cache = row % heads / (heads / kv_heads) * capacity * head_size;
-        let (from, to) = (cache, cache + keys * head_size);
-        let q = &q[row * head_size..][..head_size];
-        let mut p: Vec<f32> = k_cache[from..to]
-            .chunks_exact(head_size)
-            .map(|k| scale * dot(q, k, load))
-            .collect();
-        let largest = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        p.iter_mut().for_each(|p| *p = (*p - largest).exp());
-        let sum: f32 = p.iter().sum();
-        y.fill(0.0);
-        for (v, p) in v_cache[from..to].chunks_exact(head_size).zip(&p) {
-            for (y, v) in y.iter_mut().zip(v) {
-                *y += p * load(*v);
-            }
-        }
-        y.iter_mut().for_each(|y| *y /= sum);
-    };
-    let y = &mut y[..tokens * heads * head_size];
-    if y.len() * (pos + tokens) < 1 << 15 {
-        y.chunks_mut(head_size)
-            .enumerate()
-            .for_each(|(i, y)| row(i, y));
-    } else {
-        cpu::for_each_chunk(y, head_size, row);
-    }
-}
-
-/// The dot product, in eight sums that compilers turn into SIMD.
-fn dot<E: Copy>(q: &[f32], k: &[E], load: impl Fn(E) -> f32) -> f32 {
-    let mut sums = [0.0; 8];
-    for (q, k) in q.chunks(8).zip(k.chunks(8)) {
-        for ((sum, q), k) in sums.iter_mut().zip(q).zip(k) {
-            *sum += q * load(*k);
-        }
-    }
-    sums.iter().sum()
 }
 
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {

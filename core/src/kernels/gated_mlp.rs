@@ -2,11 +2,11 @@
 //!
 //! Params: those of [`Size`], the weights' types `GATE` and `UP`, the activation `ACT`.
 
-use super::linear::{Size, by_rows, by_tiles, inner_lengths, product, products, x_and_y};
+use super::linear::{Size, by_rows, by_tiles, inner_lengths, product, x_and_y};
 use super::{Access, Activation, Binding, Case, HostArray, Kernel, Params, Variant};
 use crate::DType;
 use crate::device::Limits;
-use crate::device::cpu::CpuDispatch;
+use crate::device::cpu;
 
 /// See the [module](self).
 pub static KERNEL: Kernel = Kernel {
@@ -19,7 +19,7 @@ pub static KERNEL: Kernel = Kernel {
     ],
     uniforms: &["T", "N", "ROW0", "NY"],
     variants,
-    cpu,
+    cpu: cpu::gated_mlp,
     reference,
     cases,
 };
@@ -45,19 +45,6 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
 /// The activation of a call; a number nobody has is the identity, as in the shader.
 fn activation(p: &Params) -> Activation {
     Activation::from_number(p.get("ACT")).unwrap_or(Activation::Identity)
-}
-
-fn cpu(d: &CpuDispatch<'_>) {
-    let (size, act) = (Size::of(d.params), activation(d.params));
-    let gate = products(d, 1, d.params.format("GATE"));
-    let up = products(d, 2, d.params.format("UP"));
-    let mut y = d.f32_mut(3);
-    for t in 0..size.tokens {
-        for n in 0..size.rows {
-            let i = n * size.tokens + t;
-            y[t * size.columns + size.row0 + n] = act.f32(gate[i]) * up[i];
-        }
-    }
 }
 
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {

@@ -1,13 +1,11 @@
-//! What matvec, matmul and gated_mlp share: variants of `rows.wgsl` and `tiles.wgsl`, products on
-//! the CPU, shapes of test cases.
+//! What matvec, matmul and gated_mlp share: variants of `rows.wgsl` and `tiles.wgsl`,
+//! shapes of test cases.
 
 use std::ops::Range;
 
 use super::{HostArray, Params, Variant, fold};
 use crate::DType;
-use crate::device::cpu::{self, CpuDispatch};
 use crate::device::{DeviceKind, Limits};
-use crate::weights::dequant::dequantize;
 
 /// Elements of a chunk of a weight's row.
 const CHUNK: u32 = 32;
@@ -161,36 +159,6 @@ pub(super) fn by_tiles(p: &Params, limits: &Limits, rows: u32) -> Vec<Variant> {
         [Some(tile), half, Some(register)]
     };
     order.into_iter().flatten().collect()
-}
-
-/// Products of all rows of the weight in `binding` with all tokens of binding 0, (N, T).
-pub(super) fn products(d: &CpuDispatch<'_>, binding: usize, dtype: DType) -> Vec<f32> {
-    let size = Size::of(d.params);
-    let (x, w) = (d.f32(0), d.bytes(binding));
-    let (x, w) = (&*x, &*w);
-    let row = size.inner / dtype.block_len() * dtype.block_bytes();
-    let mut out = vec![0.0; size.rows * size.tokens];
-    cpu::for_each_chunk(&mut out, size.tokens, |n, out| {
-        let mut values = vec![0.0; size.inner];
-        dequantize(dtype, &w[n * row..][..row], &mut values);
-        for (out, x) in out.iter_mut().zip(x.chunks_exact(size.inner)) {
-            *out = dot(&values, x);
-        }
-    });
-    out
-}
-
-/// Eight partial sums, so that the compiler can use vectors.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let ((a8, a1), (b8, b1)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    let mut sums = [0.0f32; 8];
-    for (a, b) in a8.iter().zip(b8) {
-        for i in 0..8 {
-            sums[i] += a[i] * b[i];
-        }
-    }
-    let rest: f32 = a1.iter().zip(b1).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 /// The definition of a product: row `n` of `w` with token `t` of `x`, both of `inner` elements.

@@ -5,7 +5,7 @@ use super::matvec::{self, BINDINGS, UNIFORMS, case};
 use super::{Case, Kernel, Params, Variant};
 use crate::DType;
 use crate::device::Limits;
-use crate::device::cpu::CpuDispatch;
+use crate::device::cpu;
 
 pub use super::matvec::params;
 
@@ -15,17 +15,13 @@ pub static KERNEL: Kernel = Kernel {
     bindings: BINDINGS,
     uniforms: UNIFORMS,
     variants,
-    cpu,
+    cpu: cpu::linear,
     reference: matvec::reference,
     cases,
 };
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
     by_tiles(p, limits, 4)
-}
-
-fn cpu(d: &CpuDispatch<'_>) {
-    matvec::cpu(d);
 }
 
 /// Tiles of f16 round weights and activations to 11 bits: 2 * 4^-11 / 12 = 4e-8 on average.

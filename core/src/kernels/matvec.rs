@@ -2,11 +2,11 @@
 //!
 //! Params: those of [`Size`], the weight's type `W`, switches `BIAS` and `RESIDUAL`.
 
-use super::linear::{Size, by_rows, inner_lengths, product, products, x_and_y};
+use super::linear::{Size, by_rows, inner_lengths, product, x_and_y};
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant};
 use crate::DType;
 use crate::device::Limits;
-use crate::device::cpu::CpuDispatch;
+use crate::device::cpu;
 
 /// See the [module](self).
 pub static KERNEL: Kernel = Kernel {
@@ -14,7 +14,7 @@ pub static KERNEL: Kernel = Kernel {
     bindings: BINDINGS,
     uniforms: UNIFORMS,
     variants,
-    cpu,
+    cpu: cpu::linear,
     reference,
     cases,
 };
@@ -38,24 +38,6 @@ pub fn params(size: Size, dtype: DType, bias: bool, residual: bool) -> Params {
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
     by_rows(p, limits, 4)
-}
-
-pub(super) fn cpu(d: &CpuDispatch<'_>) {
-    let size = Size::of(d.params);
-    let products = products(d, 1, d.params.format("W"));
-    let bias = d.params.is("BIAS").then(|| d.f32(2));
-    let residual = d.params.is("RESIDUAL").then(|| d.f32(3));
-    let mut y = d.f32_mut(4);
-    for t in 0..size.tokens {
-        for n in 0..size.rows {
-            let column = size.row0 + n;
-            let i = t * size.columns + column;
-            let mut value = products[n * size.tokens + t];
-            value += bias.as_ref().map_or(0.0, |b| b[column]);
-            value += residual.as_ref().map_or(0.0, |r| r[i]);
-            y[i] = value;
-        }
-    }
 }
 
 pub(super) fn reference(p: &Params, arrays: &mut [Vec<f64>]) {

@@ -171,8 +171,8 @@ fn dot_rows<S: Simd, F: Format, const R: usize, const T: usize>(
                 acc: acc[r],
                 mins: mins[r],
             };
-            for t in 0..T {
-                sink.x[t] = &padded[t];
+            for (x, padded) in sink.x.iter_mut().zip(&padded) {
+                *x = padded;
             }
             F::block(s, f16s, &block[..F::BYTES], &mut sink);
             acc[r] = sink.acc;
@@ -326,10 +326,10 @@ pub fn decode<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f32]) {
         }
         let rest = values.into_remainder();
         if !rest.is_empty() {
-            let (mut block, mut y) = ([0; 64], [0.0; 16]);
+            let (mut block, mut y) = (vec![0; F::BYTES], [0.0; 16]);
             let tail = blocks.remainder();
             block[..tail.len()].copy_from_slice(tail);
-            F::block(s, f16s, &block[..F::BYTES], &mut DecodeSink(&mut y));
+            F::block(s, f16s, &block, &mut DecodeSink(&mut y));
             rest.copy_from_slice(&y[..rest.len()]);
         }
     })

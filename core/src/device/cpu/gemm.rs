@@ -89,6 +89,10 @@ fn rows<S: Simd, const NV: usize>(
 
 /// R rows of 16 NV columns, kept in registers.
 #[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "constant indices, so that the tile stays in registers"
+)]
 fn tile<S: Simd, const R: usize, const NV: usize>(
     s: S,
     k: usize,

@@ -47,7 +47,7 @@ pub fn silu<S: Simd>(s: S, v: S::V) -> S::V {
 #[inline(always)]
 pub fn gelu_tanh<S: Simd>(s: S, v: S::V) -> S::V {
     let cubic = s.fma(s.mul(s.mul(v, v), s.splat(0.044_715)), v, v);
-    s.mul(v, sigmoid(s, s.mul(cubic, s.splat(1.595_769_1))))
+    s.mul(v, sigmoid(s, s.mul(cubic, s.splat(1.595_769))))
 }
 
 /// v sigmoid(1.702 v).
