@@ -119,7 +119,7 @@ pub(super) fn by_rows(p: &Params, limits: &Limits, most: u32) -> Vec<Variant> {
         v.subgroups = true;
         v
     });
-    let serial = serial("serial", p, limits, most.min(2), tb);
+    let serial = serial("serial", p, limits, if tb > 1 { 2 } else { most }, tb);
     if limits.kind == DeviceKind::SoftwareGpu {
         return [Some(serial), subgroup, Some(workgroup)]
             .into_iter()
@@ -151,7 +151,7 @@ pub(super) fn by_tiles(p: &Params, limits: &Limits, rows: u32) -> Vec<Variant> {
         v.f16 = true;
         v
     });
-    let (tile, register) = (tile("tile"), serial("register", p, limits, rows, 8));
+    let (tile, register) = (tile("tile"), serial("register", p, limits, rows, 4));
     // f16 is never first: it clamps activations beyond 65504.
     let order = if limits.kind == DeviceKind::SoftwareGpu {
         [Some(register), half, Some(tile)]
