@@ -8,6 +8,24 @@ use std::fs;
 use program::{Program, closed_pipe};
 use serde_json::Value;
 
+/// Compiled in: these tests need no download.
+const TINY: &str = "builtin:tiny";
+
+fn tiny(command: &str, args: &[&str]) -> Program {
+    let mut all = vec![command, "-m", TINY];
+    all.extend(args);
+    Program::new(&all)
+}
+
+fn json(end: &program::End) -> Value {
+    assert_eq!(
+        end.stdout.lines().count(),
+        1,
+        "one object on one line: {end:?}"
+    );
+    serde_json::from_str(&end.stdout).unwrap()
+}
+
 #[test]
 fn wrong_usage_is_exit_code_2_on_standard_error_only() {
     for args in [
@@ -15,6 +33,15 @@ fn wrong_usage_is_exit_code_2_on_standard_error_only() {
         &["pull", "--no-such-flag"],
         &["completions", "no-such-shell"],
         &["pull", "no:such-model"],
+        &["run", "-m", TINY, "--device", "tpu", "x"],
+        &["run", "-m", TINY, "--temp", "-1", "x"],
+        &["run", "-m", TINY, "--top-p", "1.5", "x"],
+        &["run", "-m", TINY, "--kv", "f8", "x"],
+        &["run", "-m", TINY, " "],
+        &["run", "-m", TINY],
+        &["logits", "-m", TINY],
+        &["bench", "-m", TINY, "--reps", "0"],
+        &["bench", "--quiet", "-m", TINY, "--prompt", "100000"],
     ] {
         let end = Program::new(args).run();
         assert_eq!(end.code, Some(2), "{args:?}: {end:?}");
@@ -79,7 +106,8 @@ fn list_shows_the_catalogue_as_a_table_and_as_json() {
 
     let end = Program::new(&["list", "--json"]).run().ok();
     let list: Value = serde_json::from_str(&end.stdout).unwrap();
-    let model = &list["models"][0];
+    assert_eq!(list["models"][0]["name"], TINY);
+    let model = &list["models"][1];
     assert_eq!(model["name"], "smollm2:135m");
     assert_eq!(model["bytes"], 98_362_432);
     assert_eq!(model["state"], "not here");
@@ -95,7 +123,7 @@ fn a_stranger_and_a_broken_file_in_the_cache_are_told_apart() {
     fs::write(models.join("SmolLM2-135M-Instruct.Q4_1.gguf.part"), b"123").unwrap();
     let end = program.run().ok();
     let list: Value = serde_json::from_str(&end.stdout).unwrap();
-    assert_eq!(list["models"][0]["state"], "partial");
+    assert_eq!(list["models"][1]["state"], "partial");
     let rows = list["models"].as_array().unwrap();
     let mine = rows
         .iter()
@@ -164,4 +192,298 @@ fn a_full_disk_is_a_named_error() {
             "{args:?}: {end:?}"
         );
     }
+}
+
+#[test]
+fn run_streams_the_answer_to_standard_output_and_the_rest_to_standard_error() {
+    let args = ["--device", "cpu", "--raw", "-n", "12", "Once upon a time"];
+    let loud = tiny("run", &args).run().ok();
+    assert!(!loud.stdout.trim().is_empty() && loud.stdout.ends_with('\n'));
+    assert!(loud.stderr.contains("tok/s"), "{loud:?}");
+    let quiet = tiny("run", &args).arg("--quiet").run().ok();
+    assert_eq!(quiet.stderr, "");
+    assert_eq!(quiet.stdout, loud.stdout, "greedy answers do not differ");
+
+    let end = tiny("run", &args).arg("--json").run().ok();
+    let object = json(&end);
+    assert_eq!(
+        object["text"].as_str().unwrap(),
+        loud.stdout.trim_end_matches('\n')
+    );
+    assert_eq!(object["tokens"].as_array().unwrap().len(), 12);
+    assert_eq!(object["stop"], "length");
+    assert!(object["device"].as_str().unwrap().contains("cpu"));
+    let timings = &object["timings"];
+    for name in ["load_ms", "prefill_ms", "first_token_ms", "decode_ms"] {
+        assert!(timings[name].as_f64().unwrap() > 0.0, "{name}: {timings}");
+    }
+    assert!(timings["prefill_tokens"].as_u64().unwrap() > 0);
+    assert_eq!(timings["decode_tokens"], 11);
+    let mut keys: Vec<_> = object
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["device", "stop", "text", "timings", "tokens"]);
+}
+
+#[test]
+fn the_prompt_can_come_from_standard_input() {
+    let args = ["--device", "cpu", "--raw", "-n", "8"];
+    let argument = tiny("run", &args).arg("The cat sat").run().ok();
+    for dash in [&[][..], &["-"]] {
+        let end = dash
+            .iter()
+            .fold(tiny("run", &args), |program, arg| program.arg(arg))
+            .stdin("The cat sat\n")
+            .run()
+            .ok();
+        assert_eq!(end.stdout, argument.stdout, "{dash:?}");
+    }
+}
+
+#[test]
+fn a_seed_makes_sampling_repeatable() {
+    let run = |seed: &str| {
+        let args = [
+            "--device", "cpu", "--raw", "-n", "24", "--temp", "1.5", "--seed", seed, "The",
+        ];
+        tiny("run", &args).run().ok().stdout
+    };
+    assert_eq!(run("1"), run("1"));
+    assert!((2..6).any(|seed| run(&seed.to_string()) != run("1")));
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_and_is_not_part_of_it() {
+    let args = [
+        "--device",
+        "cpu",
+        "--raw",
+        "-n",
+        "200",
+        "--json",
+        "--stop",
+        ".",
+        "Once upon a time",
+    ];
+    let object = json(&tiny("run", &args).run().ok());
+    assert_eq!(object["stop"], "stop", "{object}");
+    assert!(!object["text"].as_str().unwrap().contains('.'));
+}
+
+#[test]
+fn what_cannot_work_is_exit_code_1_and_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(at("empty.gguf"), b"").unwrap();
+    fs::write(at("page.gguf"), b"<!DOCTYPE html><html>log in</html>").unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    let long = "a b c d ".repeat(2000);
+    let device = |name| vec!["run", "-m", TINY, "--device", name, "x"];
+    for (args, text) in [
+        (vec!["run", "-m", "no:such", "x"], "builtin:tiny"),
+        (vec!["run", "-m", &at("none.gguf"), "x"], "none.gguf"),
+        (vec!["run", "-m", &at("empty.gguf"), "x"], "0 bytes"),
+        (vec!["run", "-m", &at("page.gguf"), "x"], "page.gguf"),
+        (vec!["run", "-m", &at("folder"), "x"], "neither"),
+        (device("gpu:99"), "gpu:99"),
+        (vec!["run", "-m", TINY, "--device", "cpu", &long], "context"),
+        (
+            vec![
+                "run", "-m", TINY, "--device", "cpu", "--ctx", "9999999", "x",
+            ],
+            "context",
+        ),
+        (
+            vec![
+                "logits", "-m", TINY, "--device", "cpu", "--tokens", "999999",
+            ],
+            "999999",
+        ),
+    ] {
+        let end = Program::new(&args).arg("--quiet").run();
+        assert_eq!(end.code, Some(1), "{text}: {end:?}");
+        assert_eq!(end.stdout, "", "{text}");
+        assert_eq!(end.stderr.lines().count(), 1, "{text}: {end:?}");
+        assert!(
+            end.stderr.starts_with("error: ") && end.stderr.contains(text),
+            "{text}: {end:?}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_unreadable_file_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret.gguf");
+    fs::write(&path, b"GGUF").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    let end = Program::new(&["info", "-m", path.to_str().unwrap()]).run();
+    // Root may read it all the same, and then it is a broken model.
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.stderr.contains("secret.gguf"), "{end:?}");
+}
+
+#[test]
+fn info_counts_what_the_file_holds() {
+    let table = tiny("info", &[]).run().ok();
+    assert!(
+        table.stdout.contains("llama") && table.stdout.contains("q8_0"),
+        "{table:?}"
+    );
+    let info = json(&tiny("info", &["--json", "--tensors"]).run().ok());
+    assert_eq!(info["config"]["architecture"], "llama");
+    let tensors = info["tensors"].as_array().unwrap();
+    let bytes: u64 = tensors
+        .iter()
+        .map(|tensor| tensor["bytes"].as_u64().unwrap())
+        .sum();
+    assert_eq!(info["bytes"], bytes);
+    let types = info["types"].as_array().unwrap();
+    let counted: u64 = types
+        .iter()
+        .map(|share| share["tensors"].as_u64().unwrap())
+        .sum();
+    assert_eq!(counted, tensors.len() as u64);
+}
+
+#[test]
+fn tokenize_prints_ids_whose_pieces_are_the_text() {
+    let text = "Once upon a time, Zoë.";
+    let object = json(&tiny("tokenize", &["--json", text]).run().ok());
+    assert_eq!(object["text"], text);
+    let ids = object["tokens"].as_array().unwrap();
+    assert!(ids.len() > 3);
+    let table = tiny("tokenize", &["-"]).stdin(text).run().ok();
+    assert_eq!(table.stdout.lines().count(), ids.len());
+    let first = table.stdout.lines().next().unwrap().split('\t').next();
+    assert_eq!(first, Some(&*ids[0].to_string()));
+}
+
+#[test]
+fn logits_are_one_row_for_the_last_position_or_one_for_each() {
+    let args = [
+        "--device", "cpu", "--kv", "f32", "--tokens", "1,2,3", "--json",
+    ];
+    let last = json(&tiny("logits", &args).run().ok());
+    let vocab = last["vocab"].as_u64().unwrap() as usize;
+    let row = last["logits"].as_array().unwrap();
+    assert_eq!(row.len(), vocab);
+    let all = json(&tiny("logits", &args).arg("--all").run().ok());
+    let rows = all["logits"].as_array().unwrap();
+    assert_eq!(rows.len(), 3);
+    let norm: f64 = row.iter().map(|x| x.as_f64().unwrap().powi(2)).sum();
+    let off: f64 = row
+        .iter()
+        .zip(rows[2].as_array().unwrap())
+        .map(|(a, b)| (a.as_f64().unwrap() - b.as_f64().unwrap()).powi(2))
+        .sum();
+    assert!(
+        off <= 1e-10 * norm,
+        "the last of all positions is the last position: {off} of {norm}"
+    );
+}
+
+#[test]
+fn bench_reports_medians_between_the_extremes() {
+    let args = [
+        "--device", "cpu", "--prompt", "8,16", "--gen", "4", "--reps", "3", "--json",
+    ];
+    let object = json(&tiny("bench", &args).run().ok());
+    let results = object["results"].as_array().unwrap();
+    let names: Vec<_> = results
+        .iter()
+        .map(|line| line["test"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["pp8", "pp16", "tg4"]);
+    for line in results {
+        let speed = |name: &str| line[name].as_f64().unwrap();
+        assert!(
+            0.0 < speed("min") && speed("min") <= speed("median"),
+            "{line}"
+        );
+        assert!(speed("median") <= speed("max"), "{line}");
+        assert_eq!(line["runs"].as_array().unwrap().len(), 3);
+    }
+}
+
+#[test]
+fn chat_answers_lines_and_obeys_commands() {
+    let end = tiny("chat", &["--device", "cpu", "-n", "6"])
+        .stdin("Hello there\n/nonsense\n/reset\nHello there\n/help\n")
+        .run()
+        .ok();
+    for text in ["/nonsense is no command", "forgotten", "/system", "tok/s"] {
+        assert!(end.stderr.contains(text), "{text}: {end:?}");
+    }
+    assert!(!end.stdout.contains("forgotten"), "{end:?}");
+    assert_eq!(
+        end.stderr.matches("tok/s").count(),
+        4,
+        "two answers with two speeds each: {end:?}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_run_with_130_and_keeps_the_text_so_far() {
+    use std::io::Read as _;
+    let args = [
+        "--device",
+        "cpu",
+        "--raw",
+        "-n",
+        "100000",
+        "--temp",
+        "1",
+        "Once upon a time",
+    ];
+    let mut program = tiny("run", &args);
+    let mut child = program.spawn();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut first = [0];
+    stdout.read_exact(&mut first).unwrap();
+    let pid = child.id().to_string();
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status();
+    assert!(killed.unwrap().success());
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    let end: program::End = child.wait_with_output().unwrap().into();
+    // The model may have come to an end of its own in between.
+    assert!(matches!(end.code, Some(130 | 0)), "{end:?}");
+    assert_eq!(rest.last(), Some(&b'\n'), "the line is ended");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_ends_a_run_cleanly() {
+    let args = ["--device", "cpu", "--raw", "-n", "50", "Once upon a time"];
+    let end = tiny("run", &args).stdout(closed_pipe()).run();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert!(!end.stderr.contains("error"), "{end:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_ends_a_run_with_a_named_error() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let args = [
+        "--device",
+        "cpu",
+        "--raw",
+        "-n",
+        "50",
+        "--quiet",
+        "Once upon a time",
+    ];
+    let end = tiny("run", &args).stdout(full).run();
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.stderr.contains("no space left"), "{end:?}");
 }

@@ -13,13 +13,9 @@ use tempfile::TempDir;
 /// build the other package's; after the first time that is a look at time stamps.
 static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "build",
-        "--package",
-        "shardlight-cli",
-        "--bin",
-        "shardlight",
-    ]);
+    // The whole workspace, narrowed to one target: another selection of packages would unite other
+    // features and build every dependency again.
+    cargo.args(["build", "--workspace", "--bin", "shardlight"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
@@ -43,6 +39,7 @@ pub struct Program {
     args: Vec<OsString>,
     env: Vec<(String, String)>,
     cache: TempDir,
+    stdin: String,
     stdout: Option<Stdio>,
     runner: Option<OsString>,
 }
@@ -61,6 +58,7 @@ impl Program {
             args: args.iter().map(OsString::from).collect(),
             env: Vec::new(),
             cache: tempfile::tempdir().unwrap(),
+            stdin: String::new(),
             stdout: None,
             runner: env::var_os("SHARDLIGHT_RUNNER").filter(|runner| !runner.is_empty()),
         }
@@ -72,8 +70,19 @@ impl Program {
         self
     }
 
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// What the program reads; without this an empty file.
+    pub fn stdin(mut self, text: &str) -> Self {
+        self.stdin = text.to_owned();
         self
     }
 
@@ -89,6 +98,8 @@ impl Program {
 
     /// Starts it. `SHARDLIGHT_RUNNER` names a program that starts others so that they see a Vulkan
     /// driver which is not installed in the system.
+    ///
+    /// The folder goes with `self`: keep it until the child has ended.
     pub fn spawn(&mut self) -> Child {
         let mut command = match &self.runner {
             Some(runner) => {
@@ -106,11 +117,13 @@ impl Program {
         ] {
             command.env_remove(name);
         }
+        let stdin = self.cache().join("stdin");
+        std::fs::write(&stdin, &self.stdin).unwrap();
         command
             .args(&self.args)
             .env("SHARDLIGHT_CACHE", self.cache())
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(std::fs::File::open(stdin).unwrap())
             .stdout(self.stdout.take().unwrap_or_else(Stdio::piped))
             .stderr(Stdio::piped())
             .spawn()
