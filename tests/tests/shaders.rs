@@ -2,6 +2,8 @@
 //! and HLSL, stays within WebGPU's default limits, and has the interface its `Kernel` describes.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -37,14 +39,14 @@ fn every_limits() -> Vec<Limits> {
     ]
 }
 
-/// Calls `f` with each distinct text once.
-fn for_each_text(mut f: impl FnMut(&Kernel, &Params, &Variant, &str)) -> usize {
+/// Calls `f` with each distinct text once; `web`: as browsers get it.
+fn for_each_text(web: bool, mut f: impl FnMut(&Kernel, &Params, &Variant, &str)) -> usize {
     let mut seen = HashSet::new();
     for kernel in KERNELS {
         for case in (kernel.cases)() {
             for limits in every_limits() {
                 for variant in (kernel.variants)(&case.params, &limits) {
-                    let spec = kernel.specialization(&case.params, &variant, false);
+                    let spec = kernel.specialization(&case.params, &variant, web);
                     let text =
                         shardlight_shaders::specialize(kernel.name, &spec).unwrap_or_else(|e| {
                             panic!("{}: {e}", name(kernel, &case.params, &variant))
@@ -181,7 +183,7 @@ fn resources(module: &Module) -> (u32, usize) {
 
 #[test]
 fn every_text_is_valid_and_translates() {
-    let texts = for_each_text(|kernel, params, variant, text| {
+    let texts = for_each_text(false, |kernel, params, variant, text| {
         let name = name(kernel, params, variant);
         let (module, info) =
             validate(variant, text).unwrap_or_else(|e| panic!("{name}: {e}\n{}", numbered(text)));
@@ -209,6 +211,37 @@ fn every_text_is_valid_and_translates() {
         "{texts} texts of {} kernels",
         KERNELS.len()
     );
+}
+
+/// Where `tests/web/shaders.test.mjs` looks for them: `$SHARDLIGHT_WGSL_DIR`, else `wgsl` in the target folder.
+fn wgsl_folder() -> PathBuf {
+    match env::var_os("SHARDLIGHT_WGSL_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("wgsl"),
+    }
+}
+
+#[test]
+fn every_text_is_written_for_the_browser_tests() {
+    let folder = wgsl_folder();
+    fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    // Texts of variants that are no more would be tested for ever.
+    for entry in fs::read_dir(&folder).expect("the folder can be listed") {
+        let path = entry.expect("the folder can be listed").path();
+        if path.extension().is_some_and(|ext| ext == "wgsl") {
+            fs::remove_file(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
+    }
+    let mut number = 0;
+    let texts = for_each_text(true, |kernel, params, variant, text| {
+        let name = name(kernel, params, variant).replace('\n', " ");
+        let file = format!("{}_{}_{number:04}.wgsl", kernel.name, variant.name);
+        let path = folder.join(file);
+        fs::write(&path, format!("// {name}\n{text}"))
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        number += 1;
+    });
+    assert_eq!(texts, number);
 }
 
 #[test]

@@ -1,1 +1,312 @@
-//! wasm-bindgen surface of Shardlight.
+//! wasm-bindgen surface of Shardlight: it converts between JavaScript's values and the core's, and decides nothing.
+
+#![deny(unsafe_code)]
+
+mod browser;
+mod device;
+mod options;
+mod source;
+
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
+use js_sys::Function;
+use serde::Serialize;
+use shardlight::chat::{Message, Options};
+use shardlight::session::{Event, Phase, Session};
+use shardlight::tokenizer::Tokenizer;
+use shardlight::weights::ModelFiles;
+use shardlight::{Error, Result};
+use wasm_bindgen::prelude::*;
+
+use options::{Device, Generate, Load, Prompt, from_js, options_from_js, to_js};
+
+/// Every device, in the order in which `auto` prefers them: an array of `{name, backend, kind, driver}`.
+///
+/// # Errors
+///
+/// Never in practice: the list is always JSON.
+#[wasm_bindgen]
+pub async fn devices() -> Result<JsValue, JsError> {
+    let list = shardlight::device::list().await;
+    Ok(to_js(&list.iter().map(Device::from).collect::<Vec<_>>())?)
+}
+
+/// Puts a model onto a device.
+///
+/// `source` is `"builtin:tiny"`, `"opfs:NAME"`, an address, a `File` or `Blob`, bytes, or an array of these.
+/// `options` may have `device` (`auto`, `cpu`, `gpu`), `contextLength`, `kv` (`f16`, `f32`) and `prefillChunk`.
+/// `on_progress(phase, done, total)` is told how far `upload` (bytes) and `compile` are; it returns `true` to stop.
+///
+/// # Errors
+///
+/// The core's, as one line.
+#[wasm_bindgen]
+pub async fn load(
+    source: JsValue,
+    options: JsValue,
+    on_progress: Option<Function>,
+) -> Result<WebSession, JsError> {
+    let options: Load = options_from_js(&options)?;
+    let choice = options.device()?;
+    let begin = browser::milliseconds();
+    let files = ModelFiles::open(source::sources(&source).await?).await?;
+    let name = files.name().to_string();
+    let device = device::yielding(shardlight::device::open(&choice).await?);
+    let session = options.session();
+    let mut thrown = None;
+    let loaded = Session::load(files, device, session, &mut |progress| {
+        let Some(function) = &on_progress else {
+            return ControlFlow::Continue(());
+        };
+        let phase = match progress.phase {
+            Phase::Upload => "upload",
+            Phase::Compile => "compile",
+        };
+        let (done, total) = (progress.done as f64, progress.total as f64);
+        let answer = function.call3(&JsValue::NULL, &phase.into(), &done.into(), &total.into());
+        go_on(answer, &mut thrown)
+    })
+    .await;
+    fail(thrown)?;
+    Ok(WebSession {
+        session: Cell::new(Some(loaded?)),
+        cancelled: Cell::new(false),
+        name,
+        load_ms: browser::milliseconds() - begin,
+    })
+}
+
+/// A model on a device, and one conversation with it.
+#[wasm_bindgen]
+pub struct WebSession {
+    /// Taken out while it answers.
+    session: Cell<Option<Session>>,
+    cancelled: Cell<bool>,
+    name: String,
+    load_ms: f64,
+}
+
+#[wasm_bindgen]
+impl WebSession {
+    /// Answers `prompt`: text (a user's message, or with `raw` text to continue) or an array of messages.
+    ///
+    /// `options` may have `maxTokens`, `temperature`, `topK`, `topP`, `minP`, `repeatPenalty`, `repeatLastN`, `seed`,
+    /// `stop` (texts) and `raw`. `on_token(text, id)` is told each token and returns `true` to stop.
+    /// Gives `{text, tokens, stop, timings, device}`.
+    ///
+    /// # Errors
+    ///
+    /// The core's, as one line; what `on_token` throws.
+    pub async fn generate(
+        &self,
+        prompt: JsValue,
+        options: JsValue,
+        on_token: Option<Function>,
+    ) -> Result<JsValue, JsError> {
+        let prompt: Prompt = from_js("prompt", &prompt)?;
+        let options: Generate = options_from_js(&options)?;
+        let mut session = self.session.take().ok_or_else(busy)?;
+        self.cancelled.set(false);
+        let answer = self.answer(&mut session, prompt, options, on_token).await;
+        self.session.set(Some(session));
+        answer
+    }
+
+    async fn answer(
+        &self,
+        session: &mut Session,
+        prompt: Prompt,
+        options: Generate,
+        on_token: Option<Function>,
+    ) -> Result<JsValue, JsError> {
+        let tokens = match prompt {
+            Prompt::Text(text) if options.raw => tokenizer(session)?.encode(&text, true, true)?,
+            Prompt::Text(text) => render(session, &[Message::new("user", &text)])?,
+            Prompt::Messages(messages) => render(session, &messages)?,
+        };
+        let mut timings = Timings {
+            load_ms: self.load_ms,
+            ..Timings::default()
+        };
+        let begin = browser::milliseconds();
+        let (mut thrown, mut last) = (None, begin);
+        let generated = session
+            .generate(&tokens, &options.options(), &mut |event| {
+                if self.cancelled.get() {
+                    return ControlFlow::Break(());
+                }
+                last = browser::milliseconds();
+                match event {
+                    Event::Prefill { total, reused, .. } => {
+                        timings.prefill_tokens = total - reused;
+                        timings.prefill_ms = last - begin;
+                        ControlFlow::Continue(())
+                    }
+                    Event::Token { id, text } => {
+                        if timings.first_token_ms == 0.0 {
+                            timings.first_token_ms = last - begin;
+                        }
+                        let Some(function) = &on_token else {
+                            return ControlFlow::Continue(());
+                        };
+                        let answer = function.call2(&JsValue::NULL, &text.into(), &id.into());
+                        go_on(answer, &mut thrown)
+                    }
+                }
+            })
+            .await;
+        fail(thrown)?;
+        let generated = generated?;
+        // The first token comes out of the prefill.
+        timings.decode_tokens = generated.tokens.len().saturating_sub(1);
+        timings.decode_ms = last - begin - timings.first_token_ms;
+        Ok(to_js(&Answer {
+            text: generated.text,
+            tokens: generated.tokens,
+            stop: generated.stop.name(),
+            timings,
+            device: session.device().info().into(),
+        })?)
+    }
+
+    /// Ends the answer that is being written; `generate` then gives what there is.
+    pub fn cancel(&self) {
+        self.cancelled.set(true);
+    }
+
+    /// Forgets the conversation.
+    ///
+    /// # Errors
+    ///
+    /// While an answer is being written.
+    pub fn reset(&self) -> Result<(), JsError> {
+        self.with(|session| {
+            session.reset();
+            Ok(())
+        })
+    }
+
+    /// Token ids of `text`, special tokens in it included.
+    ///
+    /// # Errors
+    ///
+    /// Without a tokenizer, and while an answer is being written.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, JsError> {
+        self.with(|session| tokenizer(session)?.encode(text, true, true))
+    }
+
+    /// `{model, architecture, layers, hiddenSize, vocabSize, contextLength, device, chat}`.
+    ///
+    /// # Errors
+    ///
+    /// While an answer is being written.
+    pub fn info(&self) -> Result<JsValue, JsError> {
+        self.with(|session| {
+            let config = session.config();
+            to_js(&Info {
+                model: &self.name,
+                architecture: &config.architecture,
+                layers: config.num_hidden_layers,
+                hidden_size: config.hidden_size,
+                vocab_size: config.vocab_size,
+                context_length: session.context_length(),
+                device: session.device().info().into(),
+                chat: session.template().is_some(),
+            })
+        })
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Session) -> Result<T>) -> Result<T, JsError> {
+        let mut session = self.session.take().ok_or_else(busy)?;
+        let result = f(&mut session);
+        self.session.set(Some(session));
+        Ok(result?)
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Info<'a> {
+    model: &'a str,
+    architecture: &'a str,
+    layers: usize,
+    hidden_size: usize,
+    vocab_size: usize,
+    context_length: usize,
+    device: Device,
+    chat: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    text: String,
+    tokens: Vec<u32>,
+    stop: &'static str,
+    timings: Timings,
+    device: Device,
+}
+
+/// As the command line's `--json` prints them, in milliseconds.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Timings {
+    load_ms: f64,
+    prefill_tokens: usize,
+    prefill_ms: f64,
+    first_token_ms: f64,
+    decode_tokens: usize,
+    decode_ms: f64,
+}
+
+fn busy() -> Error {
+    Error::Invalid("an answer is being written; cancel it first".into())
+}
+
+fn tokenizer(session: &Session) -> Result<&Tokenizer> {
+    let missing = "this model has no tokenizer; give its tokenizer.json with the weights";
+    (session.tokenizer()).ok_or_else(|| Error::Invalid(missing.into()))
+}
+
+/// Tokens of `messages` in the model's own template, ready for the assistant's answer. A model without a
+/// template was not made for conversations: it gets the texts, one a line, to continue.
+fn render(session: &Session, messages: &[Message]) -> Result<Vec<u32>> {
+    let tokenizer = tokenizer(session)?;
+    let Some(template) = session.template() else {
+        let contents = messages.iter().filter_map(|m| m.0.get("content")?.as_str());
+        let texts: Vec<&str> = contents.collect();
+        return tokenizer.encode(&texts.join("\n"), true, false);
+    };
+    let text_of = |id: Option<u32>| {
+        id.map(|id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned())
+            .unwrap_or_default()
+    };
+    let options = Options {
+        add_generation_prompt: true,
+        bos_token: text_of(tokenizer.bos()),
+        eos_token: text_of(tokenizer.eos_ids().first().copied()),
+        now: Some(browser::now()),
+        ..Options::default()
+    };
+    // The template writes the begin-of-sequence token itself where the model wants one.
+    tokenizer.encode_pieces(&template.render_pieces(messages, &options)?, false)
+}
+
+/// `true` from a callback stops; so does what it throws, which is kept.
+fn go_on(answer: Result<JsValue, JsValue>, thrown: &mut Option<JsValue>) -> ControlFlow<()> {
+    match answer {
+        Ok(value) if value.is_truthy() => ControlFlow::Break(()),
+        Ok(_) => ControlFlow::Continue(()),
+        Err(e) => {
+            *thrown = Some(e);
+            ControlFlow::Break(())
+        }
+    }
+}
+
+fn fail(thrown: Option<JsValue>) -> Result<(), JsError> {
+    match thrown {
+        Some(e) => Err(JsError::new(&browser::reason(&e))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,194 @@
+// The page as a user has it, in Chromium with real WebGPU: its greedy answers are the recorded ones.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { test } from "node:test";
+import { open } from "./harness.mjs";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const dist = join(root, "www/dist");
+const recorded = (name) => JSON.parse(readFileSync(join(root, "tests/data", name), "utf8"));
+const tiny = join(root, "core/data/tiny.gguf");
+
+/** Opens the page, runs `body`, and expects no error of page or worker unless `body` returns those it caused. */
+async function withPage(body, extra) {
+  assert.ok(existsSync(join(dist, "index.html")), "www/dist is not built: run `npm run build` in www");
+  const opened = await open(dist, { extra });
+  try {
+    opened.page.setDefaultTimeout(300_000);
+    await body(opened.page, opened);
+    assert.deepEqual(opened.errors, []);
+  } finally {
+    await opened.close();
+  }
+}
+
+/** Waits until #status has one of these states, and gives its state and text. */
+async function settled(page, ...states) {
+  const wanted = states.map((state) => `#status[data-state=${state}]`).join(", ");
+  const status = page.locator(wanted);
+  await status.waitFor();
+  return { state: await status.getAttribute("data-state"), text: await status.textContent() };
+}
+
+async function load(page, { device, file, url }) {
+  await page.selectOption("#model", file ? "file" : url ? "url" : "builtin");
+  if (file) await page.setInputFiles("#file", file);
+  if (url) await page.fill("#url", url);
+  await page.selectOption("#device", device);
+  await page.click("#load");
+  const { state, text } = await settled(page, "ready", "error");
+  assert.equal(state, "ready", text);
+}
+
+async function ask(page, prompt, { raw = true, maxTokens }) {
+  await page.locator("details").evaluate((details) => (details.open = true));
+  await page.fill("#max-tokens", String(maxTokens));
+  await page.setChecked("#raw", raw);
+  await page.fill("#prompt", prompt);
+  await page.click("#send");
+  const { state, text } = await settled(page, "ready", "error");
+  assert.equal(state, "ready", text);
+  const tokens = await page.getAttribute("#answer", "data-tokens");
+  return {
+    text: await page.locator("#answer").evaluate((answer) => answer.textContent),
+    tokens: tokens === "" ? [] : tokens.split(",").map(Number),
+    speed: await page.textContent("#speed"),
+  };
+}
+
+const { cases, specials } = recorded("tiny/golden.json");
+const ends = [specials.endoftext, specials.im_end];
+
+async function answersAsRecorded(page) {
+  for (const { prompt, greedy, text } of cases) {
+    const answer = await ask(page, prompt, { maxTokens: greedy.length });
+    const ended = ends.includes(greedy.at(-1));
+    assert.deepEqual(answer.tokens, ended ? greedy.slice(0, -1) : greedy, prompt);
+    // The recorded text ends with the end token's name, which is not part of an answer.
+    assert.equal(answer.text, ended ? text.replace(/<\|[a-z_]+\|>$/, "") : text, prompt);
+    assert.match(answer.speed, /^\d+\.\d tokens\/s/);
+  }
+}
+
+test("the built-in model's greedy answers on WebGPU are the recorded ones", () =>
+  withPage(async (page) => {
+    await load(page, { device: "gpu" });
+    assert.match(await page.textContent("#adapter"), /webgpu, software GPU/);
+    assert.match(await page.textContent("#notice"), /software/);
+    await answersAsRecorded(page);
+  }));
+
+test("the built-in model's greedy answers on the CPU are the recorded ones", () =>
+  withPage(async (page) => {
+    await load(page, { device: "cpu" });
+    assert.match(await page.textContent("#adapter"), /\(cpu, CPU\)/);
+    assert.equal(await page.isVisible("#notice"), false);
+    await answersAsRecorded(page);
+  }));
+
+test("with a software adapter only, the page runs on the CPU and says so", () =>
+  withPage(async (page) => {
+    await load(page, { device: "auto" });
+    assert.match(await page.textContent("#adapter"), /\(cpu, CPU\)/);
+    assert.match(await page.textContent("#notice"), /only WebGPU adapter is software.*CPU/);
+  }));
+
+for (const device of ["gpu", "cpu"]) {
+  test(`stop ends an answer on ${device}, and the next one is whole`, () =>
+    withPage(async (page) => {
+      await load(page, { device });
+      await page.evaluate(() => {
+        const observer = new MutationObserver(() => {
+          observer.disconnect();
+          document.getElementById("stop").click();
+        });
+        observer.observe(document.getElementById("answer"), { childList: true });
+      });
+      const { prompt, greedy } = cases[0];
+      const stopped = await ask(page, prompt, { maxTokens: 400 });
+      assert.match(stopped.speed, /stopped$/);
+      assert.ok(stopped.tokens.length < 200, `${stopped.tokens.length} tokens after stop`);
+      assert.deepEqual((await ask(page, prompt, { maxTokens: 8 })).tokens, greedy.slice(0, 8));
+    }));
+}
+
+test("an address is read by byte ranges", () =>
+  withPage(
+    async (page, { requests }) => {
+      await load(page, { device: "cpu", url: "/tiny.gguf" });
+      const ranges = requests.filter(({ path }) => path === "/tiny.gguf").map(({ range }) => range);
+      assert.ok(ranges.length > 1 && ranges.every((range) => /^bytes=\d+-\d+$/.test(range)), String(ranges));
+      const { prompt, greedy } = cases[1];
+      assert.deepEqual((await ask(page, prompt, { maxTokens: 8 })).tokens, greedy.slice(0, 8));
+    },
+    { "/tiny.gguf": tiny },
+  ));
+
+test("a broken file is one clear line, and the page can be used on", () =>
+  withPage(async (page) => {
+    const buffer = readFileSync(tiny).subarray(0, 1000);
+    await page.selectOption("#model", "file");
+    await page.setInputFiles("#file", { name: "broken.gguf", mimeType: "application/octet-stream", buffer });
+    await page.click("#load");
+    const { text } = await settled(page, "error");
+    assert.match(text, /^broken\.gguf: [^\n]+$/);
+    await load(page, { device: "cpu" });
+  }));
+
+/** The real model's file: `SHARDLIGHT_SMOLLM2`, or where `shardlight list` says it is. */
+function smollm2() {
+  let path = process.env.SHARDLIGHT_SMOLLM2;
+  if (!path && process.env.SHARDLIGHT_BIN) {
+    const list = execFileSync(process.env.SHARDLIGHT_BIN, ["list", "--json"], { encoding: "utf8" });
+    const find = (value) => (Array.isArray(value) ? value : (value.models ?? []));
+    path = find(JSON.parse(list)).find((model) => model.name === "smollm2:135m")?.path;
+  }
+  assert.ok(path && existsSync(path), "SmolLM2 is not here: run `shardlight pull smollm2:135m`, or set SHARDLIGHT_SMOLLM2 to the file");
+  return path;
+}
+
+const withoutEnd = ({ greedy_tokens }) => (greedy_tokens.at(-1) === 2 ? greedy_tokens.slice(0, -1) : greedy_tokens);
+
+test("SmolLM2 from a file answers as recorded on the CPU, and the page stays awake", () =>
+  withPage(async (page) => {
+    await page.evaluate(() => {
+      let last = performance.now();
+      window.longest = 0;
+      setInterval(() => {
+        const now = performance.now();
+        window.longest = Math.max(window.longest, now - last);
+        last = now;
+      }, 10);
+    });
+    await load(page, { device: "cpu", file: smollm2() });
+    const raw = recorded("smollm2/capital.json");
+    const answer = await ask(page, raw.text, { maxTokens: raw.greedy_tokens.length });
+    assert.deepEqual(answer.tokens, withoutEnd(raw));
+    assert.equal(answer.text, raw.greedy_text);
+    console.log(`SmolLM2 in wasm: ${answer.speed}`);
+    const chat = recorded("smollm2/chat_capital.json");
+    const said = await ask(page, chat.messages[0].content, { raw: false, maxTokens: chat.greedy_tokens.length });
+    assert.deepEqual(said.tokens, withoutEnd(chat));
+    assert.equal(said.text, chat.greedy_text);
+    const longest = await page.evaluate(() => window.longest);
+    assert.ok(longest < 2000, `the page stood still for ${longest} ms`);
+  }));
+
+test("SmolLM2 from a file answers as recorded on WebGPU", () =>
+  withPage(async (page) => {
+    await load(page, { device: "gpu", file: smollm2() });
+    // SwiftShader is slow: the first tokens only.
+    const raw = recorded("smollm2/capital.json");
+    const answer = await ask(page, raw.text, { maxTokens: 8 });
+    assert.deepEqual(answer.tokens, withoutEnd(raw).slice(0, 8));
+    assert.ok(raw.greedy_text.startsWith(answer.text), answer.text);
+    console.log(`SmolLM2 on SwiftShader: ${answer.speed}`);
+    const chat = recorded("smollm2/chat_capital.json");
+    const said = await ask(page, chat.messages[0].content, { raw: false, maxTokens: 8 });
+    assert.deepEqual(said.tokens, withoutEnd(chat));
+    assert.equal(said.text, chat.greedy_text);
+  }));

@@ -1,0 +1,55 @@
+// Rust to wasm, its JavaScript glue, wasm-opt, and Vite: all that `npm run build` does.
+
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { brotliCompressSync } from "node:zlib";
+
+const www = dirname(dirname(fileURLToPath(import.meta.url)));
+const root = dirname(www);
+const NAME = "shardlight";
+
+function run(program, args, folder = root) {
+  const { status, error } = spawnSync(program, args, { cwd: folder, stdio: "inherit" });
+  if (error || status !== 0) {
+    console.error(`${program} ${args.join(" ")}: ${error ? error.message : `ended with ${status}`}`);
+    process.exit(1);
+  }
+}
+
+function targetFolder() {
+  const args = ["metadata", "--format-version=1", "--no-deps"];
+  const { stdout, error } = spawnSync("cargo", args, { cwd: root, maxBuffer: 1 << 26, stdio: ["ignore", "pipe", "inherit"] });
+  if (error || !stdout.length) {
+    console.error("cargo metadata: no answer; install Rust from rustup.rs");
+    process.exit(1);
+  }
+  return JSON.parse(stdout).target_directory;
+}
+
+const triple = "wasm32-unknown-unknown";
+run("cargo", ["build", "--profile", "wasm", "--package", "shardlight-web", "--target", triple]);
+const built = join(targetFolder(), triple, "wasm", "shardlight_web.wasm");
+
+const pkg = join(www, "pkg");
+mkdirSync(pkg, { recursive: true });
+const bindgen = process.env.SHARDLIGHT_BINDGEN;
+if (bindgen) run(resolve(bindgen), [built, pkg, NAME]);
+else run("cargo", ["run", "--quiet", "--package", "shardlight-bindgen", "--", built, pkg, NAME]);
+
+// What .cargo/config.toml lets rustc use, and what wasm-bindgen adds.
+const features = [
+  "simd", "bulk-memory", "nontrapping-float-to-int", "sign-ext", "mutable-globals", "reference-types", "multivalue",
+];
+const wasm = join(pkg, `${NAME}_bg.wasm`);
+const small = join(pkg, `${NAME}_opt.wasm`);
+// binaryen's program is itself wasm, run by node.
+const opt = join(www, "node_modules", "binaryen", "bin", "wasm-opt");
+run(process.execPath, [opt, wasm, "-o", small, "-O3", "--strip-debug", "--strip-producers", ...features.map((f) => `--enable-${f}`)]);
+const raw = statSync(built).size;
+renameSync(small, wasm);
+
+run(process.execPath, [join(www, "node_modules", "vite", "bin", "vite.js"), "build"], www);
+const brotli = brotliCompressSync(readFileSync(wasm)).length;
+console.log(`wasm: ${raw} bytes raw, ${statSync(wasm).size} after wasm-opt, ${brotli} brotli`);

@@ -1,0 +1,215 @@
+// The demo page. Tests use the ids of index.html, `data-state` of #status and `data-tokens` of #answer.
+
+import { Model, type Answer, type LoadOptions, type Loaded, type Message, type Progress, type Source } from "./index.ts";
+
+type State = "idle" | "loading" | "ready" | "answering" | "error";
+
+function element<T extends HTMLElement>(id: string): T {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`index.html has no #${id}`);
+  return found as T;
+}
+
+const setup = element<HTMLFormElement>("setup");
+const modelKind = element<HTMLSelectElement>("model");
+const file = element<HTMLInputElement>("file");
+const url = element<HTMLInputElement>("url");
+const device = element<HTMLSelectElement>("device");
+const loadButton = element<HTMLButtonElement>("load");
+const progress = element<HTMLProgressElement>("progress");
+const status = element("status");
+const notice = element("notice");
+const adapter = element("adapter");
+const conversation = element("conversation");
+const past = element("history");
+const question = element("question");
+const answer = element("answer");
+const speed = element("speed");
+const ask = element<HTMLFormElement>("ask");
+const prompt = element<HTMLTextAreaElement>("prompt");
+const sendButton = element<HTMLButtonElement>("send");
+const stopButton = element<HTMLButtonElement>("stop");
+const resetButton = element<HTMLButtonElement>("reset");
+const maxTokens = element<HTMLInputElement>("max-tokens");
+const temperature = element<HTMLInputElement>("temperature");
+const raw = element<HTMLInputElement>("raw");
+
+let model: Model | undefined;
+let loading: AbortController | undefined;
+let messages: Message[] = [];
+
+function show(state: State, text: string): void {
+  status.dataset.state = state;
+  status.textContent = text;
+  loadButton.textContent = state === "loading" ? "Cancel" : "Load";
+  loadButton.disabled = state === "answering";
+  progress.hidden = state !== "loading";
+  const ready = model !== undefined && (state === "ready" || state === "error");
+  sendButton.disabled = !ready;
+  resetButton.disabled = !ready;
+  prompt.disabled = model === undefined;
+  prompt.placeholder = model ? "Write something" : "Load a model first";
+  stopButton.disabled = state !== "answering";
+}
+
+function fail(error: unknown): void {
+  show("error", error instanceof Error ? error.message : String(error));
+}
+
+function source(): Source {
+  switch (modelKind.value) {
+    case "file": {
+      const files = [...(file.files ?? [])];
+      if (files.length === 0) throw new Error("choose a file first");
+      return files;
+    }
+    case "url":
+      if (url.value.trim() === "") throw new Error("write the address of a GGUF file first");
+      return new URL(url.value.trim(), location.href).href;
+    default:
+      return "builtin:tiny";
+  }
+}
+
+function showProgress({ phase, done, total }: Progress): void {
+  const part = total > 0 ? done / total : 0;
+  progress.value = phase === "upload" ? part * 0.9 : 0.9 + part * 0.1;
+  const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
+  status.textContent = phase === "upload"
+    ? `Uploading ${megabytes(done)} of ${megabytes(total)} MB`
+    : "Compiling kernels";
+}
+
+function showDevice({ info, devices, adapter: found }: Loaded, asked: LoadOptions["device"]): void {
+  const { name, backend, kind } = info.device;
+  const details = found && backend === "webgpu"
+    ? [found.vendor, found.architecture].filter((text) => text !== "").join(" ")
+    : "";
+  const runs = `Runs on ${name} (${[...new Set([backend, kind])].join(", ")}${details ? `: ${details}` : ""}).`;
+  adapter.textContent = `${runs} ${info.architecture}, ${info.layers} layers, context of ${info.contextLength} tokens.`;
+  adapter.hidden = false;
+  const software = devices.some((device) => device.kind === "software GPU");
+  if (kind === "software GPU") {
+    notice.textContent = "This WebGPU adapter is software: the CPU device is faster.";
+  } else if (kind === "CPU" && asked === "auto") {
+    notice.textContent = software
+      ? "This browser's only WebGPU adapter is software, so the model runs on the CPU, which is faster."
+      : "This browser has no usable WebGPU, so the model runs on the CPU. It will be slow.";
+  } else {
+    notice.textContent = "";
+  }
+  notice.hidden = notice.textContent === "";
+}
+
+async function load(): Promise<void> {
+  if (loading) {
+    loading.abort(new Error("loading was cancelled"));
+    return;
+  }
+  loading = new AbortController();
+  try {
+    const from = source();
+    const asked = device.value as LoadOptions["device"];
+    model?.close();
+    model = undefined;
+    notice.hidden = adapter.hidden = true;
+    forget();
+    progress.value = 0;
+    show("loading", "Reading the model");
+    // Small chunks where one takes long, so that Stop is heard soon.
+    const options: LoadOptions = { device: asked, prefillChunk: 64 };
+    model = await Model.load(from, options, showProgress, loading.signal);
+    showDevice(model.loaded, asked);
+    show("ready", "Ready.");
+    prompt.focus();
+  } catch (error) {
+    fail(error);
+  } finally {
+    loading = undefined;
+  }
+}
+
+function paragraph(role: "question" | "answer", text: string): HTMLElement {
+  const made = document.createElement("p");
+  made.className = role;
+  made.textContent = text;
+  return made;
+}
+
+function forget(): void {
+  messages = [];
+  past.replaceChildren();
+  question.textContent = answer.textContent = speed.textContent = "";
+  conversation.hidden = true;
+}
+
+/** Moves what was said last up, and makes room for the next answer. */
+function begin(text: string): void {
+  if (answer.textContent !== "") {
+    past.append(paragraph("question", question.textContent ?? ""), paragraph("answer", answer.textContent ?? ""));
+  }
+  question.textContent = text;
+  question.hidden = conversation.hidden = false;
+  answer.textContent = speed.textContent = "";
+  delete answer.dataset.tokens;
+}
+
+function showSpeed({ timings, tokens, stop }: Answer): void {
+  const rate = timings.decodeMs > 0 ? (timings.decodeTokens / timings.decodeMs) * 1000 : 0;
+  const first = (timings.firstTokenMs / 1000).toFixed(2);
+  const why = stop === "cancelled" ? ", stopped" : stop === "length" || stop === "context" ? `, cut at its ${stop}` : "";
+  speed.textContent = `${rate.toFixed(1)} tokens/s, first after ${first} s, ${tokens.length} tokens${why}`;
+}
+
+async function send(): Promise<void> {
+  const text = prompt.value;
+  if (!model || sendButton.disabled || text.trim() === "") return;
+  begin(text);
+  show("answering", "Answering");
+  const options = { maxTokens: maxTokens.valueAsNumber || 256, temperature: temperature.valueAsNumber || 0, raw: raw.checked };
+  const turn: Message[] = [...messages, { role: "user", content: text }];
+  try {
+    let [count, began] = [0, 0];
+    const result = await model.generate(raw.checked ? text : turn, options, (piece) => {
+      answer.append(piece);
+      const now = performance.now();
+      if (count++ === 0) began = now;
+      else speed.textContent = `${(((count - 1) / (now - began)) * 1000).toFixed(1)} tokens/s`;
+      answer.scrollIntoView({ block: "nearest" });
+    });
+    answer.textContent = result.text;
+    answer.dataset.tokens = result.tokens.join(",");
+    showSpeed(result);
+    if (!raw.checked) messages = [...turn, { role: "assistant", content: result.text }];
+    prompt.value = "";
+    show("ready", "Ready.");
+  } catch (error) {
+    fail(error);
+  }
+  prompt.focus();
+}
+
+setup.addEventListener("submit", (event) => {
+  event.preventDefault();
+  void load();
+});
+ask.addEventListener("submit", (event) => {
+  event.preventDefault();
+  void send();
+});
+modelKind.addEventListener("change", () => {
+  element("file-field").hidden = modelKind.value !== "file";
+  element("url-field").hidden = modelKind.value !== "url";
+});
+prompt.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    void send();
+  }
+});
+stopButton.addEventListener("click", () => model?.cancel());
+resetButton.addEventListener("click", () => {
+  model?.reset();
+  forget();
+  show("ready", "Ready.");
+});

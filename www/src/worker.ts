@@ -1,0 +1,69 @@
+// The model's thread: all computing happens here, so that the page never freezes.
+
+import init, { devices, load, type WebSession } from "../pkg/shardlight.js";
+import type { Adapter, Answer, Device, Info, Progress, Reply, Request } from "./protocol.ts";
+
+/** Progress is told at most this often, in milliseconds. */
+const PROGRESS_EVERY = 50;
+
+let session: WebSession | undefined;
+
+function reply(message: Reply): void {
+  self.postMessage(message);
+}
+
+async function adapter(): Promise<Adapter | null> {
+  const found = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!found) return null;
+  const { vendor, architecture, description, isFallbackAdapter } = found.info;
+  return { vendor, architecture, description, fallback: isFallbackAdapter };
+}
+
+/** A function that hears of every step and tells of few; never returns `true`, so nothing stops. */
+function teller(): (phase: Progress["phase"], done: number, total: number) => void {
+  let [lastPhase, lastTime] = ["", 0];
+  return (phase, done, total) => {
+    const now = performance.now();
+    if (phase === lastPhase && done < total && now - lastTime < PROGRESS_EVERY) return;
+    [lastPhase, lastTime] = [phase, now];
+    reply({ type: "progress", progress: { phase, done, total } });
+  };
+}
+
+async function handle(request: Request): Promise<void> {
+  switch (request.type) {
+    case "load": {
+      await init();
+      session = await load(request.source, request.options, teller());
+      const info = session.info() as Info;
+      reply({
+        type: "loaded",
+        loaded: { info, devices: (await devices()) as Device[], adapter: await adapter() },
+      });
+      return;
+    }
+    case "generate": {
+      if (!session) throw new Error("no model is loaded");
+      const onToken = (text: string, id: number) => reply({ type: "token", text, id });
+      const answer = (await session.generate(request.prompt, request.options, onToken)) as Answer;
+      reply({ type: "answer", answer });
+      return;
+    }
+    case "cancel":
+      session?.cancel();
+      return;
+    case "reset":
+      session?.reset();
+      return;
+  }
+}
+
+function fail(error: unknown): void {
+  reply({ type: "error", message: error instanceof Error ? error.message : String(error) });
+}
+
+self.addEventListener("message", (event: MessageEvent<Request>) => {
+  handle(event.data).catch(fail);
+});
+// A trap inside wasm leaves its promise open for ever.
+self.addEventListener("unhandledrejection", (event) => fail(event.reason));
