@@ -87,7 +87,7 @@ pub fn smollm2() -> PathBuf {
     let output = shardlight().args(["list", "--json"]).output();
     let output = output.expect("shardlight list runs");
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("list is JSON");
-    let entries = list.as_array().expect("list is an array");
+    let entries = list["models"].as_array().expect("list names models");
     let entry = entries.iter().find(|e| e["name"] == "smollm2:135m");
     let path = entry.and_then(|e| e["path"].as_str());
     PathBuf::from(path.expect("SmolLM2 is not in the cache; run shardlight pull smollm2:135m"))
