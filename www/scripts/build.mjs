@@ -46,7 +46,7 @@ const wasm = join(pkg, `${NAME}_bg.wasm`);
 const small = join(pkg, `${NAME}_opt.wasm`);
 // binaryen's program is itself wasm, run by node.
 const opt = join(www, "node_modules", "binaryen", "bin", "wasm-opt");
-run(process.execPath, [opt, wasm, "-o", small, "-O3", "--strip-debug", "--strip-producers", ...features.map((f) => `--enable-${f}`)]);
+run(process.execPath, [opt, wasm, "-o", small, "-O2", "--strip-debug", "--strip-producers", ...features.map((f) => `--enable-${f}`)]);
 const raw = statSync(built).size;
 renameSync(small, wasm);
 
