@@ -6,7 +6,7 @@ use std::f64::consts::PI;
 
 use serde_json::Value;
 
-use crate::kernels::Activation;
+use crate::nn::Activation;
 use crate::weights::TensorInfo;
 use crate::weights::gguf::Metadata;
 use crate::{Error, Result};

@@ -13,3 +13,5 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use mlp::GatedMlp;
 pub use norm::RmsNorm;
+
+pub use crate::kernels::Activation;
