@@ -1,4 +1,7 @@
 // Every variant of every kernel compiles in Chromium, whose checks are stricter than naga's.
+//
+// Those checks are made on modules. A pipeline adds only limits, which tests/tests/shaders.rs checks too, and on
+// SwiftShader half a second of code generation: so one is made for the first text of each variant.
 
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -42,13 +45,19 @@ test("every kernel variant compiles in Chromium", async (t) => {
     const can = ({ code }) =>
       (features.includes("shader-f16") || !/^enable f16;/m.test(code)) &&
       (features.includes("subgroups") || !/^enable subgroups;/m.test(code));
-    const some = all.filter(can);
+    const seen = new Set();
+    const some = all.filter(can).map((text) => {
+      const variant = text.name.replace(/_\d+\.wgsl$/, "");
+      const pipeline = !seen.has(variant);
+      seen.add(variant);
+      return { ...text, pipeline };
+    });
     const failed = [];
     for (let at = 0; at < some.length; at += 16) {
       const found = await page.evaluate(
         (batch) =>
           Promise.all(
-            batch.map(async ({ name, code }) => {
+            batch.map(async ({ name, code, pipeline }) => {
               window.device.pushErrorScope("validation");
               const module = window.device.createShaderModule({ code });
               const scope = window.device.popErrorScope();
@@ -56,6 +65,7 @@ test("every kernel variant compiles in Chromium", async (t) => {
               await scope;
               const wrong = messages.filter(({ type }) => type === "error");
               if (wrong.length > 0) return wrong.map((m) => `${name}:${m.lineNum}:${m.linePos} ${m.message}`).join("\n");
+              if (!pipeline) return null;
               try {
                 await window.device.createComputePipelineAsync({ layout: "auto", compute: { module } });
                 return null;
@@ -68,7 +78,7 @@ test("every kernel variant compiles in Chromium", async (t) => {
       );
       failed.push(...found.filter((text) => text !== null));
     }
-    t.diagnostic(`${some.length} of ${all.length} texts compiled; the adapter has ${features.join(", ")}`);
+    t.diagnostic(`${some.length} of ${all.length} texts compiled, ${seen.size} variants made pipelines; the adapter has ${features.join(", ")}`);
     assert.equal(failed.length, 0, `${failed.length} of ${some.length} texts:\n${failed.join("\n")}`);
     // Without subgroups on the adapter half of the variants would go unchecked.
     assert.ok(features.includes("subgroups"), "the adapter has no subgroups");
