@@ -1,8 +1,9 @@
 //! Tokenizers against ids recorded by llama.cpp.
 //!
-//! The vocabularies are too large to keep here: `cargo xtest tools` puts them
-//! into `vocab/` of the tools folder. Without them the test says so, and fails
-//! where `SHARDLIGHT_REQUIRE_ALL` is set.
+//! The vocabularies are too large to keep here: they are looked for in `vocab/`
+//! of the tools folder (`tests/data/tokenizer/README.md` says where they come
+//! from). Without them the test says so, and fails where `SHARDLIGHT_REQUIRE_ALL`
+//! is set.
 
 use std::path::{Path, PathBuf};
 
