@@ -205,6 +205,12 @@ impl ModelConfig {
             )
         })?;
         let max = size("context_length")?;
+        if let Some(window) = opt_size("attention.sliding_window")? {
+            return Err(Error::Unsupported {
+                what: format!("{}: sliding window of {window} tokens", m.file()),
+                supported: "attention to the whole context".into(),
+            });
+        }
         let config = ModelConfig {
             hidden_size,
             intermediate_size: size("feed_forward_length")?,
@@ -256,6 +262,16 @@ impl ModelConfig {
             None if heads == 0 => 0,
             None => hidden_size / heads,
         };
+        // Ignoring a window would give wrong text without a word.
+        let window = json["sliding_window"].as_u64();
+        if let Some(window) = window
+            && json["use_sliding_window"].as_bool() != Some(false)
+        {
+            return Err(Error::Unsupported {
+                what: format!("{file}: sliding_window of {window} tokens"),
+                supported: "attention to the whole context".into(),
+            });
+        }
         let act = json["hidden_act"].as_str().unwrap_or("silu");
         let max = opt_size("max_position_embeddings")?.unwrap_or(2048);
         // transformers 5 keeps rope's fields together, older versions beside the others.
