@@ -12,6 +12,7 @@ pub mod kernels;
 pub mod kv_cache;
 pub mod models;
 pub mod nn;
+pub mod ops;
 pub mod recording;
 pub mod sampler;
 pub mod session;

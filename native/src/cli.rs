@@ -1,5 +1,7 @@
 //! The command line: every flag, its default and its help.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardlight::device::DeviceChoice;
 
@@ -35,6 +37,8 @@ pub enum Command {
     Logits(Logits),
     /// Measure prefill and decode speed.
     Bench(Bench),
+    /// Run one kernel or layer on tensors from files, or list them all.
+    Op(Op),
     /// Download a model of the catalogue, or check it again.
     Pull(Pull),
     /// List the models of the catalogue and the files in the cache.
@@ -137,6 +141,38 @@ pub struct Bench {
     pub model: Model,
 }
 
+/// Arguments of `op`.
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["name", "list", "check"])))]
+pub struct Op {
+    /// The operator.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print every operator with its inputs, shapes, settings and defaults.
+    #[arg(long)]
+    pub list: bool,
+    /// Run the operator that each FILE names in its metadata (`kind`), compare with the results it
+    /// holds, and fail past the bound.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["input", "tensor", "set", "out"])]
+    pub check: Vec<PathBuf>,
+    /// A .safetensors file whose tensors are inputs by their names; may be given several times.
+    #[arg(long = "in", value_name = "FILE")]
+    pub input: Vec<PathBuf>,
+    /// Take the tensor NAME for INPUT.
+    #[arg(long, value_name = "INPUT=NAME")]
+    pub tensor: Vec<String>,
+    /// A setting, such as eps=1e-5; may be given several times.
+    #[arg(long, value_name = "SETTING=VALUE")]
+    pub set: Vec<String>,
+    /// Write the outputs to this .safetensors file; without it they are printed.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: Device,
+    #[command(flatten)]
+    pub format: Format,
+}
+
 /// Arguments of `pull`.
 #[derive(Args, Debug)]
 pub struct Pull {
@@ -170,15 +206,22 @@ pub struct ModelName {
     pub model: String,
 }
 
+/// Where it runs.
+#[derive(Args, Debug, Clone)]
+pub struct Device {
+    /// `auto` (a real GPU, else the CPU), `cpu`, `gpu`, `gpu:N` of `shardlight devices`, or a backend:
+    /// `vulkan`, `metal`, `dx12`.
+    #[arg(long, default_value = "auto", env = "SHARDLIGHT_DEVICE")]
+    pub device: DeviceChoice,
+}
+
 /// Which model, where it runs and how much it remembers.
 #[derive(Args, Debug, Clone)]
 pub struct Model {
     #[command(flatten)]
     pub name: ModelName,
-    /// `auto` (a real GPU, else the CPU), `cpu`, `gpu`, `gpu:N` of `shardlight devices`, or a backend:
-    /// `vulkan`, `metal`, `dx12`.
-    #[arg(long, default_value = "auto", env = "SHARDLIGHT_DEVICE")]
-    pub device: DeviceChoice,
+    #[command(flatten)]
+    pub device: Device,
     /// Context length in tokens [default: the model's, within reason].
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,

@@ -184,8 +184,8 @@ pub fn load(args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
 /// Puts a model whose headers were read onto the device that `args` asks for.
 pub fn session(files: ModelFiles, args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
     let begin = Instant::now();
-    let device = pollster::block_on(device::open(&args.device))?;
-    if args.device == DeviceChoice::Auto && device.info().kind == DeviceKind::Cpu {
+    let device = pollster::block_on(device::open(&args.device.device))?;
+    if args.device.device == DeviceChoice::Auto && device.info().kind == DeviceKind::Cpu {
         ui.aside("no GPU that is faster than the CPU was found; running on the CPU");
     }
     let options = SessionOptions {

@@ -13,6 +13,11 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
+    /// A norm of this weight, `(C,)`.
+    pub fn new(weight: Tensor, eps: f32) -> Self {
+        RmsNorm { weight, eps }
+    }
+
     /// Loads `{name}.weight`, `(C,)`.
     ///
     /// # Errors

@@ -25,6 +25,79 @@ pub struct Weight {
     pub slices: Vec<Slice>,
 }
 
+impl Weight {
+    /// A matrix whose bytes, in the file's layout, are in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there are not `rows` rows of whole blocks, [`Error::OutOfMemory`].
+    pub async fn from_bytes(
+        device: &dyn Device,
+        name: &str,
+        dtype: DType,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+    ) -> Result<Self> {
+        let row = dtype.bytes(cols).filter(|_| rows > 0 && cols > 0);
+        let Some(row) = row.filter(|row| row.checked_mul(rows) == Some(bytes.len())) else {
+            return Err(Error::Invalid(format!(
+                "{name}: {} bytes are not {rows} rows of {cols} {dtype} elements",
+                bytes.len()
+            )));
+        };
+        let planar = device.limits().layout == Layout::Planar;
+        let width = row_bytes(device.limits().layout, dtype, cols);
+        let most = rows_of_slice(device, name, width as u64, rows)?;
+        let mut slices = Vec::with_capacity(rows.div_ceil(most));
+        for first in (0..rows).step_by(most) {
+            let n = most.min(rows - first);
+            let file = &bytes[first * row..][..n * row];
+            let padded = (n * width).next_multiple_of(16);
+            let buffer = device.alloc(padded as u64, name).await?;
+            let mut packed = vec![0; padded];
+            if planar {
+                repack(dtype, cols, file, &mut packed[..n * width]);
+            } else {
+                packed[..file.len()].copy_from_slice(file);
+            }
+            device.write(&buffer, 0, &packed)?;
+            slices.push(Slice {
+                first,
+                rows: n,
+                tensor: Tensor::of(buffer, dtype, &[n, cols]),
+            });
+        }
+        Ok(Weight {
+            dtype,
+            rows,
+            cols,
+            slices,
+        })
+    }
+}
+
+/// Bytes of a row on a device.
+fn row_bytes(layout: Layout, dtype: DType, cols: usize) -> usize {
+    match layout {
+        Layout::Planar => planar::row_bytes(dtype, cols),
+        Layout::File => cols / dtype.block_len() * dtype.block_bytes(),
+    }
+}
+
+/// How many of `rows` rows of `width` bytes fit the device's largest binding, at least 1.
+fn rows_of_slice(device: &dyn Device, name: &str, width: u64, rows: usize) -> Result<usize> {
+    let largest = device.limits().max_binding_bytes;
+    let most = largest / width.max(1);
+    if most == 0 {
+        return Err(Error::Device {
+            device: device.info().name.clone(),
+            reason: format!("{name}: a row has {width} bytes, the largest binding {largest}"),
+        });
+    }
+    Ok(usize::try_from(most).unwrap_or(usize::MAX).min(rows))
+}
+
 /// Some rows of a [`Weight`].
 #[derive(Clone, Debug)]
 pub struct Slice {
@@ -100,20 +173,10 @@ impl<'a> Loader<'a> {
         for name in names {
             infos.push(self.files.tensor(name, &[rows, cols])?);
         }
-        let row_bytes = |info: &&TensorInfo| self.row_bytes(info.dtype, cols);
-        let widest = infos.iter().map(row_bytes).max().unwrap_or(1) as u64;
-        let most = self.device.limits().max_binding_bytes / widest;
-        if most == 0 {
-            return Err(Error::Device {
-                device: self.device.info().name.clone(),
-                reason: format!(
-                    "{}: a row has {widest} bytes, the largest binding {}",
-                    names.join(", "),
-                    self.device.limits().max_binding_bytes
-                ),
-            });
-        }
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(rows);
+        let layout = self.device.limits().layout;
+        let width = |info: &&TensorInfo| row_bytes(layout, info.dtype, cols);
+        let widest = infos.iter().map(width).max().unwrap_or(1) as u64;
+        let most = rows_of_slice(self.device, &names.join(", "), widest, rows)?;
         let mut weights = Vec::with_capacity(infos.len());
         for info in infos {
             let mut slices = Vec::with_capacity(rows.div_ceil(most));
@@ -187,13 +250,6 @@ impl<'a> Loader<'a> {
         Ok(Tensor::of(buffer, dtype, shape))
     }
 
-    fn row_bytes(&self, dtype: DType, cols: usize) -> usize {
-        match self.device.limits().layout {
-            Layout::Planar => planar::row_bytes(dtype, cols),
-            Layout::File => cols / dtype.block_len() * dtype.block_bytes(),
-        }
-    }
-
     async fn slice(&mut self, info: &TensorInfo, first: usize, rows: usize) -> Result<Slice> {
         let cols = info.row_len();
         let file_row = self.file_row(info);
@@ -214,7 +270,7 @@ impl<'a> Loader<'a> {
                 });
             }
         }
-        let row = self.row_bytes(info.dtype, cols);
+        let row = row_bytes(layout, info.dtype, cols);
         let buffer = self.device.alloc((rows * row) as u64, &info.name).await?;
         let step = (PIECE / file_row.max(row)).clamp(1, rows);
         let mut piece = vec![0u8; step * file_row];

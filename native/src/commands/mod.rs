@@ -7,6 +7,7 @@ pub mod devices;
 pub mod info;
 pub mod list;
 pub mod logits;
+pub mod op;
 pub mod pull;
 pub mod run;
 pub mod tokenize;

@@ -1,0 +1,241 @@
+//! Operators: kernels and layers by name, on named tensors. [`all`] lists them; the command
+//! `shardlight op`, JavaScript's `op`, conformance tests and documentation come from that list.
+//!
+//! An operator's file holds its interface as data, and a function that pushes dispatches; formulas
+//! live in kernels and in [`nn`](crate::nn). The gradient of operator `f` is operator
+//! `f_backward`: inputs of `f` and `dy`, outputs `d_x` for each input `x`.
+
+mod array;
+mod call;
+mod check;
+mod norm;
+mod setting;
+mod shape;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::weights::source::LocalFuture;
+use crate::{Error, Result};
+
+pub use array::{Array, ElementType, TensorFile};
+pub use call::{Call, Ran, run};
+pub use check::{Compared, check, nmse};
+pub use setting::{Kind, Setting, Settings};
+
+/// Every operator, by domain.
+static OPS: &[&[Op]] = &[norm::OPS];
+
+/// Every operator.
+pub fn all() -> impl Iterator<Item = &'static Op> {
+    OPS.iter().flat_map(|ops| ops.iter())
+}
+
+/// The operator called `name`, by its own name or one that recorded files use.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] naming those there are.
+pub fn find(name: &str) -> Result<&'static Op> {
+    let named = all().find(|op| op.name == name);
+    named
+        .or_else(|| all().find(|op| op.kinds.contains(&name)))
+        .ok_or_else(|| Error::Unsupported {
+            what: format!("no operator is called {name:?}"),
+            supported: all().map(|op| op.name).collect::<Vec<_>>().join(", "),
+        })
+}
+
+/// An operator's interface and how it is recorded.
+pub struct Op {
+    /// The field's name, in snake case.
+    pub name: &'static str,
+    /// Other names: those of recorded files and of other libraries.
+    pub kinds: &'static [&'static str],
+    /// Rows of the table of systems that it implements.
+    pub systems: &'static [&'static str],
+    /// Formula and source, in a line or two.
+    pub summary: &'static str,
+    /// What it takes.
+    pub inputs: &'static [Input],
+    /// Numbers and switches.
+    pub settings: &'static [Setting],
+    /// What it gives.
+    pub outputs: &'static [Output],
+    /// Largest normalised mean squared error of a float output against an exact one.
+    pub bound: f64,
+    /// Pushes the dispatches.
+    pub record: for<'c, 'd> fn(&'c mut Call<'d>) -> LocalFuture<'c, Result<()>>,
+    /// Small calls, each input and setting used in at least one, for tests and documentation.
+    pub examples: fn() -> Vec<Example>,
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A tensor that an operator takes.
+///
+/// `shape` is a pattern: axis letters (`N K`), a number of them (`2F C` has twice F rows), a
+/// literal number, `...` for any leading axes (the same wherever it stands), or `any`.
+#[derive(Clone, Copy, Debug)]
+pub struct Input {
+    /// Its name.
+    pub name: &'static str,
+    /// Its shape's pattern.
+    pub shape: &'static str,
+    /// May it be left out?
+    pub optional: bool,
+    /// What it is, where the name does not say.
+    pub doc: &'static str,
+}
+
+impl Input {
+    /// An input that must be there.
+    pub const fn new(name: &'static str, shape: &'static str, doc: &'static str) -> Self {
+        Input {
+            name,
+            shape,
+            optional: false,
+            doc,
+        }
+    }
+
+    /// An input that may be left out.
+    pub const fn optional(name: &'static str, shape: &'static str, doc: &'static str) -> Self {
+        Input {
+            name,
+            shape,
+            optional: true,
+            doc,
+        }
+    }
+}
+
+/// A tensor that an operator gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// Its name.
+    pub name: &'static str,
+    /// Its shape's pattern, as an [`Input`]'s.
+    pub shape: &'static str,
+    /// What it is, and when it is there.
+    pub doc: &'static str,
+}
+
+impl Output {
+    /// An output.
+    pub const fn new(name: &'static str, shape: &'static str, doc: &'static str) -> Self {
+        Output { name, shape, doc }
+    }
+}
+
+/// A call with small inputs.
+#[derive(Clone, Debug, Default)]
+pub struct Example {
+    /// Inputs by name.
+    pub inputs: Vec<(&'static str, Array)>,
+    /// Settings that are not the default.
+    pub settings: Vec<(&'static str, &'static str)>,
+}
+
+impl Example {
+    /// A call without inputs and settings.
+    pub fn new() -> Self {
+        Example::default()
+    }
+
+    /// Adds an input.
+    pub fn input(mut self, name: &'static str, array: Array) -> Self {
+        self.inputs.push((name, array));
+        self
+    }
+
+    /// Adds an input of random numbers of about unit size, other ones for each name.
+    pub fn random(self, name: &'static str, shape: &[usize]) -> Self {
+        let seed = name.bytes().fold(self.inputs.len() as u64, |seed, b| {
+            seed.wrapping_mul(31).wrapping_add(u64::from(b))
+        });
+        let len = shape.iter().product();
+        let values = crate::kernels::case::random(seed, len);
+        // Outliers belong to the kernels' own cases; gradients are checked by small steps here.
+        let values: Vec<f32> = values.iter().map(|x| (0.9 * x).clamp(-2.5, 2.5)).collect();
+        self.input(name, Array::f32(shape, &values))
+    }
+
+    /// Sets a setting.
+    pub fn set(mut self, name: &'static str, value: &'static str) -> Self {
+        self.settings.push((name, value));
+        self
+    }
+
+    /// Inputs and settings as [`run`] takes them.
+    pub fn call(&self) -> (BTreeMap<String, Array>, BTreeMap<String, String>) {
+        let inputs = self.inputs.iter();
+        let settings = self.settings.iter();
+        (
+            inputs.map(|(n, a)| (n.to_string(), a.clone())).collect(),
+            settings
+                .map(|(n, v)| (n.to_string(), v.to_string()))
+                .collect(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_in_snake_case() {
+        let mut seen = BTreeSet::new();
+        for op in all() {
+            let snake = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(op.name.chars().all(snake), "{}", op.name);
+            for name in [op.name].iter().chain(op.kinds) {
+                assert!(seen.insert(*name), "{name} names two operators");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_has_the_inputs_of_its_operator() {
+        for op in all() {
+            let Some(forward) = op.name.strip_suffix("_backward") else {
+                continue;
+            };
+            let forward = find(forward).unwrap_or_else(|e| panic!("{}: {e}", op.name));
+            for output in op.outputs {
+                let input = output.name.strip_prefix("d_");
+                let known = |name| forward.inputs.iter().any(|i| i.name == name);
+                assert!(input.is_some_and(known), "{}: {}", op.name, output.name);
+            }
+        }
+    }
+
+    #[test]
+    fn examples_use_every_input_and_name_only_what_there_is() {
+        for op in all() {
+            let examples = (op.examples)();
+            assert!(!examples.is_empty(), "{} has no example", op.name);
+            let used: BTreeSet<_> = examples
+                .iter()
+                .flat_map(|e| &e.inputs)
+                .map(|i| i.0)
+                .collect();
+            let all: BTreeSet<_> = op.inputs.iter().map(|i| i.name).collect();
+            assert_eq!(used, all, "{}", op.name);
+            for (name, value) in examples.iter().flat_map(|e| &e.settings) {
+                let setting = op.settings.iter().find(|s| s.name == *name);
+                let setting = setting.unwrap_or_else(|| panic!("{}: setting {name}", op.name));
+                setting
+                    .parse(value)
+                    .unwrap_or_else(|e| panic!("{}: {name}: {e}", op.name));
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! `shardlight op`: any kernel or layer on tensors from files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use console::style;
+use pollster::block_on;
+use serde_json::{Value, json};
+use shardlight::device::{self, Device};
+use shardlight::ops::{self, Array, ElementType, Kind, TensorFile};
+use shardlight::weights::gguf::GgufHeader;
+use shardlight::weights::{FileKind, WeightSource as _};
+
+use crate::cli::Op;
+use crate::exit::usage;
+use crate::out::Out;
+use crate::source::MmapSource;
+use crate::ui::Ui;
+
+/// Most values of an output that are printed as text.
+const SHOWN: usize = 8;
+
+/// Lists, checks or runs.
+pub fn run(args: &Op, ui: Ui) -> anyhow::Result<()> {
+    if args.list {
+        return list(args);
+    }
+    let device = block_on(device::open(&args.device.device))?;
+    match &args.name {
+        Some(name) => compute(args, name, &*device, ui),
+        None => check(args, &*device),
+    }
+}
+
+/// Prints every operator; with `--json` an object `{ops}`.
+fn list(args: &Op) -> anyhow::Result<()> {
+    let mut out = Out::new();
+    if args.format.json {
+        out.json(&json!({ "ops": ops::all().map(described).collect::<Vec<_>>() }))?;
+        return out.finish();
+    }
+    for op in ops::all() {
+        out.line(format_args!("{}  {}", style(op.name).bold(), op.summary))?;
+        for input in op.inputs {
+            let optional = if input.optional { ", optional" } else { "" };
+            let doc = if input.doc.is_empty() { "" } else { ": " };
+            let (name, shape) = (input.name, input.shape);
+            out.line(format_args!(
+                "    in   {name} ({shape}){optional}{doc}{}",
+                input.doc
+            ))?;
+        }
+        for setting in op.settings {
+            let (name, kind, doc) = (setting.name, setting.kind, setting.doc);
+            out.line(format_args!("    set  {name} = {kind}: {doc}"))?;
+        }
+        for output in op.outputs {
+            let doc = if output.doc.is_empty() { "" } else { ": " };
+            out.line(format_args!(
+                "    out  {} ({}){doc}{}",
+                output.name, output.shape, output.doc
+            ))?;
+        }
+        if !op.kinds.is_empty() {
+            out.line(format_args!("    also {}", op.kinds.join(", ")))?;
+        }
+    }
+    out.finish()
+}
+
+fn described(op: &ops::Op) -> Value {
+    let inputs = op
+        .inputs
+        .iter()
+        .map(|i| json!({ "name": i.name, "shape": i.shape, "optional": i.optional, "doc": i.doc }));
+    let settings = op.settings.iter().map(|s| {
+        let default = match s.kind {
+            Kind::Int(default) => json!(default),
+            Kind::Float(default) => json!(default),
+            Kind::Bool(default) => json!(default),
+            Kind::Choice(default, _) => json!(default),
+            Kind::Ints(default) => json!(default),
+        };
+        let mut setting = json!({ "name": s.name, "default": default, "doc": s.doc });
+        if let Kind::Choice(_, words) = s.kind {
+            setting["choices"] = json!(words);
+        }
+        setting
+    });
+    let outputs = op.outputs.iter();
+    let outputs = outputs.map(|o| json!({ "name": o.name, "shape": o.shape, "doc": o.doc }));
+    json!({
+        "name": op.name,
+        "also": op.kinds,
+        "systems": op.systems,
+        "summary": op.summary,
+        "inputs": inputs.collect::<Vec<_>>(),
+        "settings": settings.collect::<Vec<_>>(),
+        "outputs": outputs.collect::<Vec<_>>(),
+        "bound": op.bound,
+    })
+}
+
+/// Runs one operator; prints its outputs, or writes them to `--out`. With `--json` an object
+/// `{op, device, kernels, ms, outputs: {name: {dtype, shape, data}}}`.
+fn compute(args: &Op, name: &str, device: &dyn Device, ui: Ui) -> anyhow::Result<()> {
+    let op = ops::find(name)?;
+    let renamed = pairs("--tensor", &args.tensor)?;
+    let settings = pairs("--set", &args.set)?;
+    let mut inputs = BTreeMap::new();
+    let mut ignored = Vec::new();
+    for path in &args.input {
+        // The tensor's name in the file, and the input it is for.
+        let wanted = |tensor: &str| {
+            let renamed = renamed.iter().find(|(_, name)| *name == tensor);
+            let input = renamed.map_or(tensor, |(input, _)| input);
+            let known = op.inputs.iter().any(|i| i.name == input);
+            (known || renamed.is_some()).then(|| input.to_owned())
+        };
+        for (tensor, array) in read(path, &wanted, &mut ignored)? {
+            if inputs.insert(tensor.clone(), array).is_some() {
+                bail!("{}: {tensor} was already given", path.display());
+            }
+        }
+    }
+    if !ignored.is_empty() {
+        ui.aside(format_args!(
+            "{}: not inputs, ignored: {}",
+            op.name,
+            ignored.join(", ")
+        ));
+    }
+    for (input, tensor) in &renamed {
+        if !inputs.contains_key(input) {
+            bail!("--tensor {input}={tensor}: no file given with --in holds {tensor}");
+        }
+    }
+    let begin = Instant::now();
+    let ran = block_on(ops::run(device, op, inputs, &settings))?;
+    let ms = begin.elapsed().as_secs_f64() * 1e3;
+    if let Some(path) = &args.out {
+        let outputs = ran.outputs.iter();
+        let file = TensorFile {
+            metadata: BTreeMap::new(),
+            tensors: outputs.map(|(n, a)| ((*n).to_owned(), a.clone())).collect(),
+        };
+        write(path, &file.write()?)?;
+    }
+    let mut out = Out::new();
+    if args.format.json {
+        let mut outputs = serde_json::Map::new();
+        for (name, array) in &ran.outputs {
+            let mut output = json!({ "dtype": array.dtype.to_string(), "shape": array.shape });
+            if args.out.is_none() {
+                output["data"] = match array.to_i64() {
+                    Some(values) => json!(values),
+                    None => json!(array.to_f32()),
+                };
+            }
+            outputs.insert((*name).to_owned(), output);
+        }
+        out.json(&json!({
+            "op": op.name,
+            "device": device.info().to_string(),
+            "kernels": ran.kernels,
+            "ms": ms,
+            "outputs": outputs,
+        }))?;
+        return out.finish();
+    }
+    for (name, array) in &ran.outputs {
+        let values: Vec<String> = match array.to_i64() {
+            Some(values) => values.iter().take(SHOWN).map(i64::to_string).collect(),
+            None => array
+                .to_f32()
+                .iter()
+                .take(SHOWN)
+                .map(f32::to_string)
+                .collect(),
+        };
+        let more = if array.len() > SHOWN { " ..." } else { "" };
+        out.line(format_args!(
+            "{} {} {:?}: {}{more}",
+            style(name).bold(),
+            array.dtype,
+            array.shape,
+            values.join(" ")
+        ))?;
+    }
+    out.finish()
+}
+
+/// Compares recorded results; a line for each tensor, or with `--json` an object `{device, tensors}`.
+fn check(args: &Op, device: &dyn Device) -> anyhow::Result<()> {
+    let mut out = Out::new();
+    let mut rows = Vec::new();
+    let (mut all, mut failed) = (0, 0);
+    for path in &args.check {
+        let name = path.display().to_string();
+        let bytes = fs::read(path).with_context(|| name.clone())?;
+        let file = TensorFile::read(&name, &bytes)?;
+        for compared in block_on(ops::check(device, &name, &file))? {
+            all += 1;
+            failed += usize::from(!compared.passes());
+            if args.format.json {
+                rows.push(json!({
+                    "file": name,
+                    "op": compared.op,
+                    "tensor": compared.tensor,
+                    "nmse": compared.nmse,
+                    "bound": compared.bound,
+                    "passes": compared.passes(),
+                }));
+                continue;
+            }
+            let verdict = match compared.passes() {
+                true => style("ok").green(),
+                false => style("PAST THE BOUND").red().bold(),
+            };
+            out.line(format_args!(
+                "{name}: {} {}: NMSE {:.1e} (bound {:.0e}) {verdict}",
+                compared.op, compared.tensor, compared.nmse, compared.bound
+            ))?;
+        }
+    }
+    if args.format.json {
+        let device = device.info().to_string();
+        out.json(&json!({ "device": device, "tensors": rows, "failed": failed }))?;
+    } else {
+        let files = args.check.len();
+        let device = device.info();
+        out.line(format_args!(
+            "{all} tensors of {files} files compared on {device}, {failed} past the bound"
+        ))?;
+    }
+    out.finish()?;
+    if failed > 0 {
+        bail!("{failed} of {all} tensors are past their bounds");
+    }
+    Ok(())
+}
+
+/// `NAME=VALUE` texts.
+fn pairs(flag: &str, texts: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut pairs = BTreeMap::new();
+    for text in texts {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(usage(format!("{flag} {text}: expected NAME=VALUE")));
+        };
+        if pairs.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(usage(format!("{flag}: {name} is given twice")));
+        }
+    }
+    Ok(pairs)
+}
+
+/// The tensors of a .safetensors or .gguf file that `wanted` gives an input's name for; the names
+/// of the others go to `ignored`.
+fn read(
+    path: &Path,
+    wanted: &dyn Fn(&str) -> Option<String>,
+    ignored: &mut Vec<String>,
+) -> anyhow::Result<Vec<(String, Array)>> {
+    let source = MmapSource::open(path)?;
+    let mut tensors = Vec::new();
+    if block_on(FileKind::of(&source))? == FileKind::Gguf {
+        for info in block_on(GgufHeader::read(&source, 0))?.tensors {
+            // A model has hundreds of others.
+            let Some(input) = wanted(&info.name) else {
+                continue;
+            };
+            let mut bytes = vec![0; usize::try_from(info.bytes)?];
+            block_on(source.read(info.offset, &mut bytes))?;
+            let array = Array::new(ElementType::Weight(info.dtype), &info.shape, bytes)?;
+            tensors.push((input, array));
+        }
+        return Ok(tensors);
+    }
+    let mut bytes = vec![0; usize::try_from(source.len())?];
+    block_on(source.read(0, &mut bytes))?;
+    for (name, array) in TensorFile::read(&path.display().to_string(), &bytes)?.tensors {
+        match wanted(&name) {
+            Some(input) => tensors.push((input, array)),
+            None => ignored.push(name),
+        }
+    }
+    Ok(tensors)
+}
+
+/// Writes a whole file or none: under another name first.
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let name = path.display().to_string();
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let written = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        // Nothing more can be done about a rest that cannot be removed.
+        let _ = fs::remove_file(&partial);
+    }
+    written.with_context(|| format!("{name}: {} bytes could not be written", bytes.len()))
+}

@@ -1,0 +1,158 @@
+//! Every operator: its examples on every device, its gradient by small steps, recorded results,
+//! and that there is one for each row of the table of systems.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use pollster::block_on;
+use shardlight::device::Device;
+use shardlight::device::cpu::CpuDevice;
+use shardlight::kernels::case;
+use shardlight::ops::{self, Array, Example, Op, Ran};
+use shardlight_tests::devices;
+
+fn run(device: &dyn Device, op: &'static Op, example: &Example) -> Ran {
+    let (inputs, settings) = example.call();
+    block_on(ops::run(device, op, inputs, &settings)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// `SHARDLIGHT_OP=name` runs one operator only.
+fn selected() -> Vec<&'static Op> {
+    let name = std::env::var("SHARDLIGHT_OP").unwrap_or_default();
+    ops::all()
+        .filter(|op| name.is_empty() || op.name == name)
+        .collect()
+}
+
+#[test]
+fn examples_give_the_same_on_every_device() {
+    let devices = devices();
+    let (cpu, others) = devices.split_first().expect("the CPU device always exists");
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    for op in selected() {
+        for (i, example) in (op.examples)().iter().enumerate() {
+            let want = run(&**cpu, op, example);
+            assert!(!want.outputs.is_empty(), "{} gives nothing", op.name);
+            for device in others {
+                runs += 1;
+                let got = run(&**device, op, example);
+                for (name, want) in &want.outputs {
+                    if let Err(why) = same(&got.outputs[name], want, op.bound) {
+                        let backend = &device.info().backend;
+                        failures.push(format!(
+                            "{} example {i} on {backend}: {name}: {why}",
+                            op.name
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    println!("{runs} examples compared");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn same(got: &Array, want: &Array, bound: f64) -> Result<(), String> {
+    if got.shape != want.shape {
+        return Err(format!(
+            "shape {:?}, on the CPU {:?}",
+            got.shape, want.shape
+        ));
+    }
+    if let (Some(got), Some(want)) = (got.to_i64(), want.to_i64()) {
+        return if got == want {
+            Ok(())
+        } else {
+            Err(format!("{got:?}, on the CPU {want:?}"))
+        };
+    }
+    let nmse = ops::nmse(&got.to_f32(), &want.to_f32());
+    // Two results, each within the bound of the truth.
+    if nmse <= 4.0 * bound {
+        Ok(())
+    } else {
+        Err(format!("NMSE {nmse:.1e}"))
+    }
+}
+
+/// The loss of the small steps: `sum(y * dy)`, or the loss that the operator itself gives.
+fn loss(device: &dyn Device, op: &'static Op, example: &Example, dy: Option<&[f32]>) -> f64 {
+    let outputs = run(device, op, example).outputs;
+    let y = outputs.get("y").or_else(|| outputs.get("loss"));
+    let y = y
+        .unwrap_or_else(|| panic!("{} has neither y nor loss", op.name))
+        .to_f32();
+    let dy = |i| dy.map_or(1.0, |dy: &[f32]| f64::from(dy[i]));
+    y.iter()
+        .enumerate()
+        .map(|(i, y)| f64::from(*y) * dy(i))
+        .sum()
+}
+
+#[test]
+fn gradients_are_what_small_steps_give() {
+    const STEP: f32 = 1.0 / 256.0;
+    let device = CpuDevice::new();
+    let (mut checked, mut failures) = (0, Vec::new());
+    for backward in selected() {
+        let Some(name) = backward.name.strip_suffix("_backward") else {
+            continue;
+        };
+        let forward = ops::find(name).expect("a gradient has its operator");
+        for example in (backward.examples)() {
+            let gradients = run(&device, backward, &example).outputs;
+            let dy = example.inputs.iter().find(|(n, _)| *n == "dy");
+            let dy = dy.map(|(_, a)| a.to_f32());
+            let mut call = example.clone();
+            call.inputs
+                .retain(|(n, _)| forward.inputs.iter().any(|i| i.name == *n));
+            call.settings
+                .retain(|(n, _)| forward.settings.iter().any(|s| s.name == *n));
+            for (output, gradient) in &gradients {
+                let input = output.strip_prefix("d_").expect("gradients are called d_");
+                let at = call.inputs.iter().position(|(n, _)| *n == input);
+                let at = at.unwrap_or_else(|| panic!("{name}: no input {input}"));
+                let (shape, values) = (call.inputs[at].1.shape.clone(), call.inputs[at].1.to_f32());
+                let gradient = gradient.to_f32();
+                assert_eq!(gradient.len(), values.len(), "{}: {output}", backward.name);
+                // A few elements of each: the first, the last, some between.
+                let picks: BTreeSet<usize> = (0..8).map(|i| i * (values.len() - 1) / 7).collect();
+                let (mut got, mut want) = (Vec::new(), Vec::new());
+                for i in picks {
+                    let mut at_step = |step: f32| {
+                        let mut moved = values.clone();
+                        moved[i] += step;
+                        call.inputs[at].1 = Array::f32(&shape, &moved);
+                        loss(&device, forward, &call, dy.as_deref())
+                    };
+                    let slope = (at_step(STEP) - at_step(-STEP)) / f64::from(2.0 * STEP);
+                    want.push(slope as f32);
+                    got.push(gradient[i]);
+                }
+                call.inputs[at].1 = Array::f32(&shape, &values);
+                checked += 1;
+                let nmse = ops::nmse(&got, &want);
+                if nmse > 1e-4 {
+                    failures.push(format!(
+                        "{} {output}: NMSE {nmse:.1e}: {got:?}, by steps {want:?}",
+                        backward.name
+                    ));
+                }
+            }
+        }
+    }
+    println!("{checked} gradients checked by small steps");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_seed_of_an_example_is_reproducible() {
+    assert_eq!(case::random(7, 5), case::random(7, 5));
+    let device: Rc<dyn Device> = Rc::new(CpuDevice::new());
+    for op in selected() {
+        for example in (op.examples)() {
+            let [a, b] = [run(&*device, op, &example), run(&*device, op, &example)];
+            assert_eq!(a.outputs, b.outputs, "{} differs from run to run", op.name);
+        }
+    }
+}
