@@ -4,6 +4,7 @@
 
 mod browser;
 mod device;
+mod op;
 mod options;
 mod source;
 

@@ -1,6 +1,21 @@
 // The package: a model in a Worker of its own.
 
-import type { Answer, GenerateOptions, LoadOptions, Loaded, Message, Progress, Reply, Request, Source } from "./protocol.ts";
+import type {
+  Answer,
+  Device,
+  GenerateOptions,
+  Input,
+  LoadOptions,
+  Loaded,
+  Message,
+  Op,
+  Progress,
+  Reply,
+  Request,
+  Setting,
+  Source,
+  Tensor,
+} from "./protocol.ts";
 
 export type * from "./protocol.ts";
 
@@ -25,7 +40,7 @@ export class Model {
     onProgress: (progress: Progress) => void = () => {},
     signal?: AbortSignal,
   ): Promise<Model> {
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    const worker = startWorker();
     try {
       const loaded = await new Promise<Loaded>((resolve, reject) => {
         signal?.throwIfAborted();
@@ -81,6 +96,75 @@ export class Model {
     this.#worker.terminate();
     this.#heard({ type: "error", message: "the model was closed" });
   }
+}
+
+/** A device that runs operators: every kernel and layer by name. */
+export class Runtime {
+  /** Where operators run. */
+  readonly device: Device;
+  /** Every operator with its inputs, settings and outputs. */
+  readonly ops: Op[];
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, { resolve: (outputs: Record<string, Tensor>) => void; reject: (error: Error) => void }>();
+  #last = 0;
+
+  private constructor(worker: Worker, device: Device, ops: Op[]) {
+    this.#worker = worker;
+    this.device = device;
+    this.ops = ops;
+    listen(worker, (reply) => {
+      if (reply.type === "outputs") this.#take(reply.id)?.resolve(reply.outputs);
+      else if (reply.type === "failed") this.#take(reply.id)?.reject(new Error(reply.message));
+      else if (reply.type === "error") this.#failAll(reply.message);
+    });
+  }
+
+  /** Starts a Worker and opens a device in it. */
+  static async open(options: { device?: LoadOptions["device"] } = {}): Promise<Runtime> {
+    const worker = startWorker();
+    try {
+      return await new Promise((resolve, reject) => {
+        listen(worker, (reply) => {
+          if (reply.type === "opened") resolve(new Runtime(worker, reply.device, reply.ops));
+          else if (reply.type === "error") reject(new Error(reply.message));
+        });
+        send(worker, { type: "open", device: options.device });
+      });
+    } catch (error) {
+      worker.terminate();
+      throw error;
+    }
+  }
+
+  /** Runs an operator, such as `op("rms_norm", { x, weight }, { eps: 1e-6 })`. */
+  op(name: string, inputs: Record<string, Input>, settings: Record<string, Setting> = {}): Promise<Record<string, Tensor>> {
+    return new Promise((resolve, reject) => {
+      const id = ++this.#last;
+      this.#waiting.set(id, { resolve, reject });
+      send(this.#worker, { type: "op", id, name, inputs, settings });
+    });
+  }
+
+  /** Frees the device; what still runs fails. */
+  close(): void {
+    this.#worker.terminate();
+    this.#failAll("the runtime was closed");
+  }
+
+  #take(id: number) {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    return waiting;
+  }
+
+  #failAll(message: string): void {
+    for (const { reject } of this.#waiting.values()) reject(new Error(message));
+    this.#waiting.clear();
+  }
+}
+
+function startWorker(): Worker {
+  return new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
 }
 
 function listen(worker: Worker, heard: (reply: Reply) => void): void {

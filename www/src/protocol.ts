@@ -88,13 +88,47 @@ export interface Loaded {
   adapter: Adapter | null;
 }
 
+/** Elements, slowest axis first. Indices are `Int32Array`. */
+export interface Tensor {
+  data: Float32Array | Int32Array;
+  shape: number[];
+}
+
+type TypedArray =
+  | Float32Array | Float64Array | Int8Array | Uint8Array | Int16Array | Uint16Array
+  | Int32Array | Uint32Array | BigInt64Array | BigUint64Array;
+type Nested = number[] | Nested[];
+
+/** An input of an operator: with its shape, of one axis, or nested arrays of numbers. */
+export type Input = { data: TypedArray; shape: number[] } | TypedArray | Nested;
+
+export type Setting = number | boolean | string | number[];
+
+/** What an operator takes and gives; shapes are patterns in axis letters, such as `... C`. */
+export interface Op {
+  name: string;
+  also: string[];
+  systems: string[];
+  summary: string;
+  inputs: { name: string; shape: string; optional: boolean; doc: string }[];
+  settings: { name: string; default: Setting | null; doc: string; choices?: string[] }[];
+  outputs: { name: string; shape: string; doc: string }[];
+  /** Largest normalised mean squared error of a float output. */
+  bound: number;
+}
+
 export type Request =
+  | { type: "open"; device: LoadOptions["device"] }
+  | { type: "op"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting> }
   | { type: "load"; source: Source; options: LoadOptions }
   | { type: "generate"; prompt: string | Message[]; options: GenerateOptions }
   | { type: "cancel" }
   | { type: "reset" };
 
 export type Reply =
+  | { type: "opened"; device: Device; ops: Op[] }
+  | { type: "outputs"; id: number; outputs: Record<string, Tensor> }
+  | { type: "failed"; id: number; message: string }
   | { type: "progress"; progress: Progress }
   | { type: "token"; text: string; id: number }
   | { type: "loaded"; loaded: Loaded }

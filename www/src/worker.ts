@@ -1,12 +1,13 @@
 // The model's thread: all computing happens here, so that the page never freezes.
 
-import init, { devices, load, type WebSession } from "../pkg/shardlight.js";
-import type { Adapter, Answer, Device, Info, Progress, Reply, Request } from "./protocol.ts";
+import init, { devices, load, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
+import type { Adapter, Answer, Device, Info, Op, Progress, Reply, Request, Tensor } from "./protocol.ts";
 
 /** Progress is told at most this often, in milliseconds. */
 const PROGRESS_EVERY = 50;
 
 let session: WebSession | undefined;
+let runtime: WebRuntime | undefined;
 
 function reply(message: Reply): void {
   self.postMessage(message);
@@ -42,6 +43,22 @@ async function handle(request: Request): Promise<void> {
       });
       return;
     }
+    case "open": {
+      await init();
+      runtime = await open({ device: request.device });
+      reply({ type: "opened", device: runtime.info() as Device, ops: ops() as Op[] });
+      return;
+    }
+    case "op": {
+      try {
+        if (!runtime) throw new Error("no device is open");
+        const outputs = (await runtime.op(request.name, request.inputs, request.settings)) as Record<string, Tensor>;
+        reply({ type: "outputs", id: request.id, outputs });
+      } catch (error) {
+        reply({ type: "failed", id: request.id, message: text(error) });
+      }
+      return;
+    }
     case "generate": {
       if (!session) throw new Error("no model is loaded");
       const onToken = (text: string, id: number) => reply({ type: "token", text, id });
@@ -58,8 +75,12 @@ async function handle(request: Request): Promise<void> {
   }
 }
 
+function text(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 function fail(error: unknown): void {
-  reply({ type: "error", message: error instanceof Error ? error.message : String(error) });
+  reply({ type: "error", message: text(error) });
 }
 
 self.addEventListener("message", (event: MessageEvent<Request>) => {

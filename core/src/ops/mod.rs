@@ -15,6 +15,8 @@ mod shape;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde_json::json;
+
 use crate::weights::source::LocalFuture;
 use crate::{Error, Result};
 
@@ -73,6 +75,41 @@ pub struct Op {
 impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
+    }
+}
+
+impl Op {
+    /// The interface as JSON: `{name, also, systems, summary, inputs, settings, outputs, bound}`.
+    pub fn describe(&self) -> serde_json::Value {
+        let inputs = self.inputs.iter().map(
+            |i| json!({ "name": i.name, "shape": i.shape, "optional": i.optional, "doc": i.doc }),
+        );
+        let settings = self.settings.iter().map(|s| {
+            let default = match s.kind {
+                Kind::Int(default) => json!(default),
+                Kind::Float(default) => json!(default),
+                Kind::Bool(default) => json!(default),
+                Kind::Choice(default, _) => json!(default),
+                Kind::Ints(default) => json!(default),
+            };
+            let mut setting = json!({ "name": s.name, "default": default, "doc": s.doc });
+            if let Kind::Choice(_, words) = s.kind {
+                setting["choices"] = json!(words);
+            }
+            setting
+        });
+        let outputs = self.outputs.iter();
+        let outputs = outputs.map(|o| json!({ "name": o.name, "shape": o.shape, "doc": o.doc }));
+        json!({
+            "name": self.name,
+            "also": self.kinds,
+            "systems": self.systems,
+            "summary": self.summary,
+            "inputs": inputs.collect::<Vec<_>>(),
+            "settings": settings.collect::<Vec<_>>(),
+            "outputs": outputs.collect::<Vec<_>>(),
+            "bound": self.bound,
+        })
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use console::style;
 use pollster::block_on;
-use serde_json::{Value, json};
+use serde_json::json;
 use shardlight::device::{self, Device};
-use shardlight::ops::{self, Array, ElementType, Kind, TensorFile};
+use shardlight::ops::{self, Array, ElementType, TensorFile};
 use shardlight::weights::gguf::GgufHeader;
 use shardlight::weights::{FileKind, WeightSource as _};
 
@@ -39,7 +39,7 @@ pub fn run(args: &Op, ui: Ui) -> anyhow::Result<()> {
 fn list(args: &Op) -> anyhow::Result<()> {
     let mut out = Out::new();
     if args.format.json {
-        out.json(&json!({ "ops": ops::all().map(described).collect::<Vec<_>>() }))?;
+        out.json(&json!({ "ops": ops::all().map(ops::Op::describe).collect::<Vec<_>>() }))?;
         return out.finish();
     }
     for op in ops::all() {
@@ -69,39 +69,6 @@ fn list(args: &Op) -> anyhow::Result<()> {
         }
     }
     out.finish()
-}
-
-fn described(op: &ops::Op) -> Value {
-    let inputs = op
-        .inputs
-        .iter()
-        .map(|i| json!({ "name": i.name, "shape": i.shape, "optional": i.optional, "doc": i.doc }));
-    let settings = op.settings.iter().map(|s| {
-        let default = match s.kind {
-            Kind::Int(default) => json!(default),
-            Kind::Float(default) => json!(default),
-            Kind::Bool(default) => json!(default),
-            Kind::Choice(default, _) => json!(default),
-            Kind::Ints(default) => json!(default),
-        };
-        let mut setting = json!({ "name": s.name, "default": default, "doc": s.doc });
-        if let Kind::Choice(_, words) = s.kind {
-            setting["choices"] = json!(words);
-        }
-        setting
-    });
-    let outputs = op.outputs.iter();
-    let outputs = outputs.map(|o| json!({ "name": o.name, "shape": o.shape, "doc": o.doc }));
-    json!({
-        "name": op.name,
-        "also": op.kinds,
-        "systems": op.systems,
-        "summary": op.summary,
-        "inputs": inputs.collect::<Vec<_>>(),
-        "settings": settings.collect::<Vec<_>>(),
-        "outputs": outputs.collect::<Vec<_>>(),
-        "bound": op.bound,
-    })
 }
 
 /// Runs one operator; prints its outputs, or writes them to `--out`. With `--json` an object
