@@ -6,7 +6,8 @@
 // y     (T, NY)  f32     write
 //
 // Dispatch: for few tokens one workgroup for ROWS rows and TB tokens, see shared/rows.wgsl; for
-// many, with TILE, one for a tile, see shared/tiles.wgsl. Sums are f32.
+// many, with TILE, one for a tile, see shared/tiles.wgsl; with SERIAL an invocation for a few rows,
+// see shared/serial.wgsl. Sums are f32.
 // Source: arXiv:2002.05202, section 2. Reference: core/src/kernels/gated_mlp.rs.
 
 const K: u32 = 576u;
@@ -16,5 +17,9 @@ const ACT: u32 = 1u;
 #if TILE
 #import tiles
 #else
+#if SERIAL
+#import serial
+#else
 #import rows
+#endif
 #endif

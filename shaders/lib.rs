@@ -61,6 +61,7 @@ pub const SHARED: &[Source] = &[
     ("q8_0", include_str!("shared/q8_0.wgsl")),
     ("reduce", include_str!("shared/reduce.wgsl")),
     ("rows", include_str!("shared/rows.wgsl")),
+    ("serial", include_str!("shared/serial.wgsl")),
     ("tiles", include_str!("shared/tiles.wgsl")),
     ("vec8", include_str!("shared/vec8.wgsl")),
     ("x", include_str!("shared/x.wgsl")),

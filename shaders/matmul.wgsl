@@ -7,7 +7,7 @@
 // y         (T, NY)        f32     write
 //
 // For many tokens. Dispatch with TILE: one workgroup for a tile, see shared/tiles.wgsl; otherwise
-// register tiles without barriers, see shared/rows.wgsl. Sums are f32.
+// register tiles without barriers, see shared/serial.wgsl. Sums are f32.
 // Reference: core/src/kernels/matmul.rs.
 
 const K: u32 = 576u;
@@ -16,5 +16,5 @@ const K: u32 = 576u;
 #if TILE
 #import tiles
 #else
-#import rows
+#import serial
 #endif

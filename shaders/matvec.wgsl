@@ -7,9 +7,13 @@
 // y         (T, NY)        f32     write
 //
 // For few tokens: what costs is reading w, once for TB tokens. Dispatch: one workgroup for ROWS
-// rows and TB tokens, see shared/rows.wgsl. Sums are f32. Reference: core/src/kernels/matvec.rs.
+// rows and TB tokens, see shared/rows.wgsl, or with SERIAL shared/serial.wgsl. Sums are f32. Reference: core/src/kernels/matvec.rs.
 
 const K: u32 = 576u;
 
 #import linear
+#if SERIAL
+#import serial
+#else
 #import rows
+#endif

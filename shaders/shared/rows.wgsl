@@ -2,22 +2,17 @@
 // decoded once for all TB tokens. linear.wgsl or gated.wgsl says what a row is.
 //
 // A workgroup has one block of rows and one of tokens (the faster index). How rows are shared:
-//   SERIAL     an invocation has R rows to itself; no barrier (for adapters that are CPUs)
 //   SUBGROUP   a subgroup, whatever its size, has R rows; ROWS rows a workgroup
 //   otherwise  LANES invocations have R rows and meet in workgroup memory
 
 const R: u32 = 2u;
 const TB: u32 = 1u;
 const WG: u32 = 64u;
-#if SERIAL
-const ROWS: u32 = WG * R;
-#else
 #if SUBGROUP
 const ROWS: u32 = 16u;
 #else
 const LANES: u32 = 32u;
 const ROWS: u32 = WG / LANES * R;
-#endif
 #endif
 const SUMS: u32 = R * TB;
 const CHUNKS: u32 = (K + 31u) / 32u;
@@ -48,26 +43,6 @@ fn dots(n: u32, t: u32, first: u32, step: u32) -> array<Sum, SUMS> {
     return sums;
 }
 
-#if SERIAL
-@compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let token_blocks = (args.T + TB - 1u) / TB;
-    let block = group.x + group.y * groups.x;
-    let t = block % token_blocks * TB;
-    let n = block / token_blocks * ROWS + local * R;
-    if n >= args.N {
-        return;
-    }
-    var sums = dots(n, t, 0u, 1u);
-    for (var i = 0u; i < SUMS; i += 1u) {
-        store(t + i % TB, n + i / TB, sums[i]);
-    }
-}
-#else
 #if SUBGROUP
 var<workgroup> subgroups: atomic<u32>;
 var<workgroup> subgroup_count: u32;
@@ -144,5 +119,4 @@ fn main(
         store(t + token, n + row, sum);
     }
 }
-#endif
 #endif

@@ -70,21 +70,18 @@ impl Size {
     }
 }
 
-/// A barrier-free variant: an invocation has `rows` rows and `tokens` tokens in registers.
-pub(super) fn serial(
-    name: &'static str,
-    p: &Params,
-    limits: &Limits,
-    rows: u32,
-    tokens: u32,
-) -> Variant {
+/// A barrier-free variant: an invocation has `rows` rows (2 or 4), and four tokens where there are
+/// more than one, in registers.
+fn serial(name: &'static str, p: &Params, limits: &Limits, rows: u32) -> Variant {
     const WG: u32 = 8;
+    let many = p.get("T") > 1;
+    let tokens = if many { 4 } else { 1 };
     let groups = p.get("N").div_ceil(WG * rows) * p.get("T").div_ceil(tokens);
     Variant::new(name, fold(groups, limits))
-        .set("R", rows)
-        .set("TB", tokens)
         .set("WG", WG)
         .flag("SERIAL")
+        .flag_if("R4", rows == 4)
+        .flag_if("TB4", many)
         .flag_if("X4", p.get("K").is_multiple_of(4))
 }
 
@@ -119,7 +116,7 @@ pub(super) fn by_rows(p: &Params, limits: &Limits, most: u32) -> Vec<Variant> {
         v.subgroups = true;
         v
     });
-    let serial = serial("serial", p, limits, if tb > 1 { 2 } else { most }, tb);
+    let serial = serial("serial", p, limits, most);
     if limits.kind == DeviceKind::SoftwareGpu {
         return [Some(serial), subgroup, Some(workgroup)]
             .into_iter()
@@ -151,7 +148,7 @@ pub(super) fn by_tiles(p: &Params, limits: &Limits, rows: u32) -> Vec<Variant> {
         v.f16 = true;
         v
     });
-    let (tile, register) = (tile("tile"), serial("register", p, limits, rows, 4));
+    let (tile, register) = (tile("tile"), serial("register", p, limits, rows));
     // f16 is never first: it clamps activations beyond 65504.
     let order = if limits.kind == DeviceKind::SoftwareGpu {
         [Some(register), half, Some(tile)]

@@ -1,0 +1,150 @@
+// Dot products of a few rows of the weight with one token, or with TB4 four tokens, an invocation:
+// no barrier, no workgroup memory, for adapters that are CPUs. linear.wgsl or gated.wgsl says what
+// a row is.
+//
+// Everything is written out: compilers for CPUs keep arrays and what is indexed by a variable in
+// memory. R4: four rows, otherwise two; each chunk of x is read once for all of them.
+
+const WG: u32 = 8u;
+const CHUNKS: u32 = (K + 31u) / 32u;
+#if R4
+const R: u32 = 4u;
+#else
+const R: u32 = 2u;
+#endif
+#if TB4
+const TB: u32 = 4u;
+#else
+const TB: u32 = 1u;
+#endif
+
+// Sums of one token with each row.
+struct Column {
+    r0: Sum,
+    r1: Sum,
+#if R4
+    r2: Sum,
+    r3: Sum,
+#endif
+}
+
+// A chunk of each row.
+struct Blocks {
+    r0: Block,
+    r1: Block,
+#if R4
+    r2: Block,
+    r3: Block,
+#endif
+}
+
+// Eight elements of each row.
+struct Eights {
+    r0: Elements,
+    r1: Elements,
+#if R4
+    r2: Elements,
+    r3: Elements,
+#endif
+}
+
+fn blocks_at(n: u32, chunk: u32) -> Blocks {
+    let last = args.N - 1u;
+    return Blocks(
+        load(n, chunk),
+        load(min(n + 1u, last), chunk),
+#if R4
+        load(min(n + 2u, last), chunk),
+        load(min(n + 3u, last), chunk),
+#endif
+    );
+}
+
+fn eights_of(b: Blocks, j: u32) -> Eights {
+    return Eights(
+        decode(b.r0, j),
+        decode(b.r1, j),
+#if R4
+        decode(b.r2, j),
+        decode(b.r3, j),
+#endif
+    );
+}
+
+fn add_product(sums: Column, e: Eights, token: u32, quad: u32) -> Column {
+    let lo = x_at(token, quad);
+    let hi = x_at(token, quad + 1u);
+    return Column(
+        sums.r0 + dot8(e.r0, lo, hi),
+        sums.r1 + dot8(e.r1, lo, hi),
+#if R4
+        sums.r2 + dot8(e.r2, lo, hi),
+        sums.r3 + dot8(e.r3, lo, hi),
+#endif
+    );
+}
+
+fn store_column(t: u32, n: u32, sums: Column) {
+    store(t, n, sums.r0);
+    store(t, n + 1u, sums.r1);
+#if R4
+    store(t, n + 2u, sums.r2);
+    store(t, n + 3u, sums.r3);
+#endif
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let token_blocks = (args.T + TB - 1u) / TB;
+    let block = group.x + group.y * groups.x;
+    let t = block % token_blocks * TB;
+    let n = (block / token_blocks * WG + local) * R;
+    if n >= args.N {
+        return;
+    }
+    var c0: Column;
+#if TB4
+    var c1: Column;
+    var c2: Column;
+    var c3: Column;
+    let t1 = min(t + 1u, args.T - 1u);
+    let t2 = min(t + 2u, args.T - 1u);
+    let t3 = min(t + 3u, args.T - 1u);
+#endif
+    for (var chunk = 0u; chunk < CHUNKS; chunk += 1u) {
+        let b = blocks_at(n, chunk);
+        let e0 = eights_of(b, 0u);
+        let e1 = eights_of(b, 1u);
+        let e2 = eights_of(b, 2u);
+        let e3 = eights_of(b, 3u);
+        let quad = 8u * chunk;
+        c0 = add_product(c0, e0, t, quad);
+        c0 = add_product(c0, e1, t, quad + 2u);
+        c0 = add_product(c0, e2, t, quad + 4u);
+        c0 = add_product(c0, e3, t, quad + 6u);
+#if TB4
+        c1 = add_product(c1, e0, t1, quad);
+        c1 = add_product(c1, e1, t1, quad + 2u);
+        c1 = add_product(c1, e2, t1, quad + 4u);
+        c1 = add_product(c1, e3, t1, quad + 6u);
+        c2 = add_product(c2, e0, t2, quad);
+        c2 = add_product(c2, e1, t2, quad + 2u);
+        c2 = add_product(c2, e2, t2, quad + 4u);
+        c2 = add_product(c2, e3, t2, quad + 6u);
+        c3 = add_product(c3, e0, t3, quad);
+        c3 = add_product(c3, e1, t3, quad + 2u);
+        c3 = add_product(c3, e2, t3, quad + 4u);
+        c3 = add_product(c3, e3, t3, quad + 6u);
+#endif
+    }
+    store_column(t, n, c0);
+#if TB4
+    store_column(t + 1u, n, c1);
+    store_column(t + 2u, n, c2);
+    store_column(t + 3u, n, c3);
+#endif
+}
