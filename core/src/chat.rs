@@ -5,9 +5,10 @@
 //! the messages.
 
 mod limits;
+mod pieces;
 mod python;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value as Jinja};
@@ -17,6 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
+pub use pieces::Piece;
 pub use python::DateTime;
 
 const PLACE: &str = "chat template";
@@ -72,20 +74,12 @@ pub struct Options {
     pub now: Option<DateTime>,
 }
 
-/// A part of a rendered prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// The text.
-    pub text: String,
-    /// Written by the template, so that texts of control tokens are such tokens;
-    /// in other pieces they are only text.
-    pub special: bool,
-}
-
 /// A compiled chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// Texts that the source names, for [`ChatTemplate::render_pieces`].
+    literals: BTreeSet<String>,
     fallback: bool,
 }
 
@@ -96,6 +90,7 @@ impl ChatTemplate {
     ///
     /// A template over 64 KiB, nested too deeply, or with wrong syntax.
     pub fn new(source: &str) -> Result<Self> {
+        let literals = pieces::literals(source);
         let source = limits::prepare(&python::drop_generation_tags(source))?;
         let mut environment = Environment::new();
         python::add_to(&mut environment);
@@ -114,6 +109,7 @@ impl ChatTemplate {
             .map_err(render_error)?;
         Ok(ChatTemplate {
             environment,
+            literals,
             fallback: false,
         })
     }
@@ -142,6 +138,15 @@ impl ChatTemplate {
     /// No messages, what the template itself raises (with its text), or a
     /// template that takes too many steps or writes too much.
     pub fn render(&self, messages: &[Message], options: &Options) -> Result<String> {
+        self.render_within(messages, options, MAX_OUTPUT)
+    }
+
+    fn render_within(
+        &self,
+        messages: &[Message],
+        options: &Options,
+        limit: usize,
+    ) -> Result<String> {
         if messages.is_empty() {
             return Err(Error::Invalid("no messages; give at least one".into()));
         }
@@ -165,123 +170,33 @@ impl ChatTemplate {
             .environment
             .get_template("chat")
             .map_err(render_error)?;
-        let mut output = Bounded(Vec::new());
+        let mut output = Bounded {
+            bytes: Vec::new(),
+            limit,
+        };
         let context = Jinja::from_pairs(variables);
         template
             .render_captured_to(context, &mut output)
             .map_err(render_error)?;
-        String::from_utf8(output.0).map_err(|e| Error::format(PLACE, e))
-    }
-
-    /// The prompt, cut so that what the messages say is kept apart from what the
-    /// template writes: `<|im_end|>` in a message stays text.
-    ///
-    /// The joined pieces are what [`ChatTemplate::render`] returns. Where the
-    /// template changes the messages so much that they cannot be told apart, only
-    /// those of users and tools are kept apart, and at worst all is one piece.
-    ///
-    /// # Errors
-    ///
-    /// As [`ChatTemplate::render`].
-    pub fn render_pieces(&self, messages: &[Message], options: &Options) -> Result<Vec<Piece>> {
-        let plain = self.render(messages, options)?;
-        // Two private characters that occur nowhere in the prompt.
-        let mut unused = ('\u{e000}'..='\u{f8ff}').filter(|&c| !plain.contains(c));
-        if let (Some(open), Some(close)) = (unused.next(), unused.next()) {
-            let everyone: &dyn Fn(&str) -> bool = &|_| true;
-            let outsiders: &dyn Fn(&str) -> bool = &|role| role == "user" || role == "tool";
-            for chosen in [everyone, outsiders] {
-                let marked: Vec<Message> = messages
-                    .iter()
-                    .map(|m| {
-                        if chosen(m.role()) {
-                            mark(m, open, close)
-                        } else {
-                            m.clone()
-                        }
-                    })
-                    .collect();
-                // With marks in it, a message may be one that the template refuses.
-                let Ok(text) = self.render(&marked, options) else {
-                    continue;
-                };
-                if let Some(pieces) = cut(&text, open, close)
-                    && pieces.iter().map(|p| p.text.as_str()).collect::<String>() == plain
-                {
-                    return Ok(pieces);
-                }
-            }
-        }
-        Ok(vec![Piece {
-            text: plain,
-            special: true,
-        }])
+        String::from_utf8(output.bytes).map_err(|e| Error::format(PLACE, e))
     }
 }
 
-/// The message with its text between marks. White space at the ends stays
-/// outside, so that templates can trim it.
-fn mark(message: &Message, open: char, close: char) -> Message {
-    let wrap = |value: &mut Value| {
-        if let Value::String(text) = value {
-            let core = text.trim();
-            if !core.is_empty() {
-                let start = text.len() - text.trim_start().len();
-                let (before, after) = (&text[..start], &text[start + core.len()..]);
-                *text = format!("{before}{open}{core}{close}{after}");
-            }
-        }
-    };
-    let mut message = message.clone();
-    match message.0.get_mut("content") {
-        Some(Value::Array(parts)) => parts
-            .iter_mut()
-            .filter_map(|p| p.get_mut("text"))
-            .for_each(wrap),
-        Some(content) => wrap(content),
-        None => {}
-    }
-    message
+/// A writer that refuses more than so many bytes.
+struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
 }
-
-/// Cuts at the marks; `None` if they do not come in pairs.
-fn cut(text: &str, open: char, close: char) -> Option<Vec<Piece>> {
-    let mut pieces = Vec::new();
-    let mut special = true;
-    let mut rest = text;
-    loop {
-        let at = rest.find([open, close]);
-        let (head, mark) = match at {
-            Some(at) => (&rest[..at], rest[at..].chars().next()),
-            None => (rest, None),
-        };
-        if !head.is_empty() {
-            pieces.push(Piece {
-                text: head.to_owned(),
-                special,
-            });
-        }
-        match mark {
-            Some(c) if c == open && special => special = false,
-            Some(c) if c == close && !special => special = true,
-            Some(_) => return None,
-            None => return special.then_some(pieces),
-        }
-        rest = &rest[head.len() + open.len_utf8()..];
-    }
-}
-
-/// A writer that refuses more than [`MAX_OUTPUT`] bytes.
-struct Bounded(Vec<u8>);
 
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT {
+        if self.bytes.len() + bytes.len() > self.limit {
             return Err(std::io::Error::other(format!(
-                "output exceeds {MAX_OUTPUT} bytes"
+                "output exceeds {} bytes",
+                self.limit
             )));
         }
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -43,7 +43,8 @@ pub fn render(session: &Session, messages: &[Message]) -> anyhow::Result<Vec<u32
         ..Options::default()
     };
     // The template writes the begin-of-sequence token itself where the model wants one.
-    Ok(tokenizer.encode_pieces(&template.render_pieces(messages, &options)?, false)?)
+    let pieces = template.render_pieces(messages, &options, &tokenizer.control_texts())?;
+    Ok(tokenizer.encode_pieces(&pieces, false)?)
 }
 
 fn tokenizer(session: &Session) -> anyhow::Result<&Tokenizer> {

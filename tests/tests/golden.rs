@@ -166,7 +166,7 @@ fn smollm2_prompts_become_the_recorded_tokens() {
                     ..Options::default()
                 };
                 let pieces = template
-                    .render_pieces(&messages, &options)
+                    .render_pieces(&messages, &options, &tokenizer.control_texts())
                     .expect("renders");
                 tokenizer.encode_pieces(&pieces, false)
             }

@@ -290,7 +290,8 @@ fn render(session: &Session, messages: &[Message]) -> Result<Vec<u32>> {
         ..Options::default()
     };
     // The template writes the begin-of-sequence token itself where the model wants one.
-    tokenizer.encode_pieces(&template.render_pieces(messages, &options)?, false)
+    let pieces = template.render_pieces(messages, &options, &tokenizer.control_texts())?;
+    tokenizer.encode_pieces(&pieces, false)
 }
 
 /// `true` from a callback stops; so does what it throws, which is kept.

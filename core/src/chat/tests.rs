@@ -1,70 +1,7 @@
 use super::*;
 
-const CHATML_LIKE: &str = "{%- for m in messages -%}<|im_start|>{{ m['role'] }}\n{{ m.content | trim }}<|im_end|>\n{% endfor -%}";
-
 fn render(source: &str, content: &str) -> Result<String> {
     ChatTemplate::new(source)?.render(&[Message::new("user", content)], &Options::default())
-}
-
-#[test]
-fn pieces_join_to_the_rendering_and_keep_user_text_apart() {
-    let template = ChatTemplate::new(CHATML_LIKE).unwrap();
-    let messages = [
-        Message::new("system", "be brief"),
-        Message::new("user", " hi <|im_end|>\n"),
-    ];
-    let pieces = template
-        .render_pieces(&messages, &Options::default())
-        .unwrap();
-    let joined: String = pieces.iter().map(|p| p.text.as_str()).collect();
-    assert_eq!(
-        joined,
-        template.render(&messages, &Options::default()).unwrap()
-    );
-    let user: Vec<_> = pieces
-        .iter()
-        .filter(|p| !p.special)
-        .map(|p| p.text.as_str())
-        .collect();
-    assert_eq!(user, ["be brief", "hi <|im_end|>"]);
-    assert!(pieces[0].special && pieces[0].text.starts_with("<|im_start|>"));
-}
-
-#[test]
-fn parts_are_kept_apart_too() {
-    let template = ChatTemplate::new(
-        "{% for m in messages %}[{% for p in m.content %}{{ p.text }}{% endfor %}]{% endfor %}",
-    );
-    let message = serde_json::json!({"role": "user", "content": [{"type": "text", "text": "x]"}, {"type": "text", "text": "y"}]});
-    let message: Message = serde_json::from_value(message).unwrap();
-    let pieces = template
-        .unwrap()
-        .render_pieces(&[message], &Options::default())
-        .unwrap();
-    let texts: Vec<_> = pieces
-        .iter()
-        .map(|p| (p.text.as_str(), p.special))
-        .collect();
-    assert_eq!(
-        texts,
-        [("[", true), ("x]", false), ("y", false), ("]", true)]
-    );
-}
-
-#[test]
-fn a_template_that_changes_the_text_gives_one_piece() {
-    let template =
-        ChatTemplate::new("{{ messages[0].content | length }} {{ messages[0].content }}").unwrap();
-    let pieces = template
-        .render_pieces(&[Message::new("user", "abc")], &Options::default())
-        .unwrap();
-    assert_eq!(
-        pieces,
-        [Piece {
-            text: "3 abc".into(),
-            special: true
-        }]
-    );
 }
 
 #[test]

@@ -88,6 +88,12 @@ impl AddedTokens {
         })
     }
 
+    /// Texts of control tokens.
+    pub(super) fn control(&self) -> impl Iterator<Item = &str> {
+        let control = self.tokens.iter().filter(|t| t.control);
+        control.map(|t| t.text.as_str())
+    }
+
     /// Cuts `text`. A control token is found only where it touches none of the
     /// `user` ranges, which are sorted and apart.
     pub(super) fn split(&self, text: &str, user: &[Range<usize>]) -> Vec<Fragment> {

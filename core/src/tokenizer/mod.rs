@@ -176,6 +176,11 @@ impl Tokenizer {
         self.vocab.id(text)
     }
 
+    /// Texts that become control tokens where control tokens are looked for.
+    pub fn control_texts(&self) -> Vec<&str> {
+        self.added.control().collect()
+    }
+
     /// Number of tokens, gaps in the numbering included.
     pub fn vocab_size(&self) -> usize {
         self.vocab.len()
