@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
+use std::ops::Range;
 
 use serde_json::Value;
 
@@ -98,13 +99,13 @@ pub enum RopeScaling {
 }
 
 impl RopeConfig {
-    /// Cosine and sine, interleaved, for positions `0..positions`: `(positions, dims / 2, 2)`.
+    /// Cosine and sine, interleaved, for these positions: `(positions, dims / 2, 2)`.
     ///
     /// Angles are computed in f64 and reduced there: a shader's `sin` is only exact near zero.
-    pub fn table(&self, positions: usize) -> Vec<f32> {
+    pub fn table(&self, positions: Range<usize>) -> Vec<f32> {
         let (frequencies, scale) = self.frequencies();
-        let mut table = Vec::with_capacity(positions * self.dims);
-        for position in 0..positions {
+        let mut table = Vec::with_capacity(positions.len() * self.dims);
+        for position in positions {
             for f in &frequencies {
                 let angle = position as f64 * f;
                 table.push((angle.cos() * scale) as f32);

@@ -8,6 +8,9 @@ use crate::tensor::Tensor;
 use crate::weights::Loader;
 use crate::{DType, Error, Result};
 
+/// Floats of the table that are computed and written at once.
+const PIECE: usize = 1 << 20;
+
 /// Rotary position embedding (arXiv:2104.09864): a table of cosines and sines by position.
 pub struct Rope {
     table: Tensor,
@@ -33,11 +36,14 @@ impl Rope {
             let factors = loader.floats("rope_freqs.weight", config.dims / 2).await?;
             config.scaling = RopeScaling::Factors(factors);
         }
-        let table = config.table(positions);
         let shape = [positions, config.dims / 2, 2];
-        let bytes = bytemuck::cast_slice(&table);
+        // At 131,072 positions and heads of 128 channels the whole table has 64 MiB.
+        let step = (PIECE / config.dims).max(1);
+        let pieces = (0..positions)
+            .step_by(step)
+            .map(|first| config.table(first..positions.min(first + step)));
         Ok(Rope {
-            table: loader.upload("rope", DType::F32, &shape, bytes).await?,
+            table: loader.upload("rope", &shape, pieces).await?,
             dims: config.dims,
             adjacent: config.adjacent,
         })

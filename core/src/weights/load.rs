@@ -200,8 +200,7 @@ impl<'a> Loader<'a> {
     /// As [`Loader::weight`].
     pub async fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
         let values = self.floats(name, len).await?;
-        self.upload(name, DType::F32, &[len], bytemuck::cast_slice(&values))
-            .await
+        self.upload(name, &[len], std::iter::once(values)).await
     }
 
     /// A vector's values in host memory.
@@ -233,7 +232,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A tensor of given bytes (tables that are computed, not stored).
+    /// A tensor of given floats (tables that are computed, not stored), in consecutive pieces.
     ///
     /// # Errors
     ///
@@ -241,13 +240,18 @@ impl<'a> Loader<'a> {
     pub async fn upload(
         &mut self,
         name: &str,
-        dtype: DType,
         shape: &[usize],
-        bytes: &[u8],
+        pieces: impl Iterator<Item = Vec<f32>>,
     ) -> Result<Tensor> {
-        let buffer = self.device.alloc(bytes.len() as u64, name).await?;
-        self.device.write(&buffer, 0, bytes)?;
-        Ok(Tensor::of(buffer, dtype, shape))
+        let bytes = 4 * shape.iter().product::<usize>();
+        let buffer = self.device.alloc(bytes as u64, name).await?;
+        let mut at = 0;
+        for piece in pieces {
+            let piece = bytemuck::cast_slice(&piece);
+            self.write(&buffer, at, piece).await?;
+            at += piece.len();
+        }
+        Ok(Tensor::of(buffer, DType::F32, shape))
     }
 
     async fn slice(&mut self, info: &TensorInfo, first: usize, rows: usize) -> Result<Slice> {
