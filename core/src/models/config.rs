@@ -206,7 +206,7 @@ impl ModelConfig {
             )
         })?;
         let max = size("context_length")?;
-        if let Some(window) = opt_size("attention.sliding_window")? {
+        if let Some(window) = opt_size("attention.sliding_window")?.filter(|w| *w > 0) {
             return Err(Error::Unsupported {
                 what: format!("{}: sliding window of {window} tokens", m.file()),
                 supported: "attention to the whole context".into(),

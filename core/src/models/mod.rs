@@ -135,3 +135,70 @@ pub async fn load(loader: &mut Loader<'_>, context: usize) -> Result<Box<dyn Mod
     let family = family.ok_or_else(|| unsupported(loader.files().name(), name))?;
     (family.load)(loader, context).await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::DType;
+    use crate::weights::gguf::{MetaValue, Writer};
+    use crate::weights::{BytesSource, ModelFiles};
+
+    /// A header of llama's shape with a window of so many tokens.
+    fn gguf(window: u32) -> Result<ModelConfig> {
+        let number = MetaValue::U32;
+        let bytes = Writer::new()
+            .metadata("general.architecture", MetaValue::String("llama".into()))
+            .metadata("llama.embedding_length", number(64))
+            .metadata("llama.feed_forward_length", number(128))
+            .metadata("llama.block_count", number(2))
+            .metadata("llama.attention.head_count", number(4))
+            .metadata("llama.context_length", number(512))
+            .metadata("llama.attention.sliding_window", number(window))
+            .metadata(
+                "llama.attention.layer_norm_rms_epsilon",
+                MetaValue::F32(1e-5),
+            )
+            .tensor(
+                "token_embd.weight",
+                DType::F32,
+                &[4, 64],
+                vec![0; 4 * 64 * 4],
+            )
+            .to_bytes()?;
+        let source = Rc::new(BytesSource::new("m.gguf", bytes));
+        Ok(pollster::block_on(ModelFiles::open(vec![source]))?.config)
+    }
+
+    fn json(window: Value, used: Value) -> Result<ModelConfig> {
+        let json = serde_json::json!({
+            "architectures": ["MistralForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 4,
+            "sliding_window": window, "use_sliding_window": used,
+        });
+        config_from_json("config.json", &json).map(|(config, _)| config)
+    }
+
+    #[test]
+    fn a_sliding_window_is_refused_by_name() {
+        let supported = "supported: attention to the whole context";
+        assert_eq!(
+            gguf(4096).unwrap_err().to_string(),
+            format!("m.gguf: sliding window of 4096 tokens; {supported}")
+        );
+        for used in [Value::Null, true.into()] {
+            assert_eq!(
+                json(4096.into(), used).unwrap_err().to_string(),
+                format!("config.json: sliding_window of 4096 tokens; {supported}")
+            );
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_off_is_no_window() {
+        assert!(gguf(0).is_ok());
+        assert!(json(Value::Null, Value::Null).is_ok());
+        assert!(json(4096.into(), false.into()).is_ok());
+    }
+}
