@@ -38,7 +38,7 @@ pub enum Error {
     Invalid(String),
     /// The prompt and the tokens asked for do not fit the context.
     #[error(
-        "prompt has {prompt} tokens and the context {context}; shorten the prompt or raise --ctx (this model allows {max})"
+        "prompt has {prompt} tokens and the context {context}; shorten the prompt or raise the context length (this model allows {max})"
     )]
     ContextExceeded {
         /// Tokens of the prompt (with the conversation so far).
@@ -58,7 +58,7 @@ pub enum Error {
     },
     /// The device has no room.
     #[error(
-        "device {device}: out of memory while allocating {bytes} bytes for {what}; try a smaller --ctx or another device"
+        "device {device}: out of memory while allocating {bytes} bytes for {what}; try a smaller context length or another device"
     )]
     OutOfMemory {
         /// Name of the device or adapter.

@@ -59,7 +59,7 @@ impl KvCache {
         if bytes > most {
             return Err(Error::Invalid(format!(
                 "a layer's keys for {capacity} tokens take {bytes} bytes, the device's largest \
-                 binding has {most}; try --ctx {}",
+                 binding has {most}; try a context length of {}",
                 (capacity as u64).saturating_mul(most) / bytes.max(1)
             )));
         }

@@ -100,7 +100,8 @@ impl Sampler {
         let bad = candidates.iter().any(|c| c.logit.is_nan());
         let Some(best) = candidates.first().filter(|c| c.logit.is_finite() && !bad) else {
             return Err(Error::Numeric(
-                "the model gave logits that are not numbers; try another device or --kv f32".into(),
+                "the model gave logits that are not numbers; try another device or an f32 cache"
+                    .into(),
             ));
         };
         let (best_id, top) = (best.id, f64::from(best.logit));

@@ -529,7 +529,7 @@ impl Session {
         match words(&bytes)[..] {
             [u32::MAX] | [] => Err(Error::Numeric(format!(
                 "the model gave logits that are not numbers at position {}; try another device \
-                 or --kv f32",
+                 or an f32 cache",
                 self.past.len()
             ))),
             [id, ..] => Ok(id),

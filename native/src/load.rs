@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use shardlight::builtin::{self, TINY_NAME};
-use shardlight::device::{self, Device, DeviceChoice, DeviceKind};
+use shardlight::device::{self, Device};
 use shardlight::kv_cache::KvDType;
 use shardlight::session::{Progress, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
@@ -184,9 +184,9 @@ pub fn load(args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
 /// Puts a model whose headers were read onto the device that `args` asks for.
 pub fn session(files: ModelFiles, args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
     let begin = Instant::now();
-    let device = pollster::block_on(device::open(&args.device.device))?;
-    if args.device.device == DeviceChoice::Auto && device.info().kind == DeviceKind::Cpu {
-        ui.aside("no GPU that is faster than the CPU was found; running on the CPU");
+    let (device, reason) = pollster::block_on(device::open_with_reason(&args.device.device))?;
+    if let Some(reason) = reason {
+        ui.aside(format_args!("no GPU: {reason}; running on the CPU"));
     }
     let options = SessionOptions {
         context_length: args.ctx.map(|tokens| tokens as usize),

@@ -6,7 +6,7 @@ mod select;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
-pub use select::{DeviceChoice, list, open};
+pub use select::{DeviceChoice, list, open, open_with_reason};
 
 use std::any::Any;
 use std::fmt;

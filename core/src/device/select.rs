@@ -27,6 +27,12 @@ pub enum DeviceChoice {
 /// Backends that `--device` knows by name.
 const BACKENDS: &[&str] = &["vulkan", "metal", "dx12", "webgpu"];
 
+const NO_ADAPTER: &str = if cfg!(target_arch = "wasm32") {
+    "this browser offers no WebGPU adapter"
+} else {
+    "this machine has no GPU adapter (no Vulkan, Metal or DX12 driver found)"
+};
+
 impl FromStr for DeviceChoice {
     type Err = Error;
 
@@ -69,10 +75,7 @@ impl DeviceChoice {
         let (found, reason) = match self {
             DeviceChoice::Auto => (Some(0), String::new()),
             DeviceChoice::Cpu => (find(&|d| d.kind == DeviceKind::Cpu), String::new()),
-            DeviceChoice::Gpu => (
-                find(&|d| d.kind.is_gpu()),
-                "this machine has no GPU adapter (no Vulkan, Metal or DX12 driver found)".into(),
-            ),
+            DeviceChoice::Gpu => (find(&|d| d.kind.is_gpu()), NO_ADAPTER.to_string()),
             DeviceChoice::GpuNumber(n) => (
                 (0..devices.len())
                     .filter(|i| devices[*i].kind.is_gpu())
@@ -84,9 +87,12 @@ impl DeviceChoice {
                 format!("no adapter with the backend {name}"),
             ),
         };
-        found.ok_or_else(|| Error::Device {
-            device: self.to_string(),
-            reason: format!("{reason}; `shardlight devices` lists what there is"),
+        found.ok_or_else(|| {
+            let there: Vec<_> = devices.iter().map(DeviceInfo::to_string).collect();
+            Error::Device {
+                device: self.to_string(),
+                reason: format!("{reason}; there is {}", there.join(", ")),
+            }
         })
     }
 }
@@ -112,8 +118,17 @@ pub async fn list() -> Vec<DeviceInfo> {
 /// [`Error::Device`] when there is none or it cannot be opened. `auto` falls back to the CPU
 /// device, which always exists.
 pub async fn open(choice: &DeviceChoice) -> Result<Rc<dyn Device>> {
+    Ok(open_with_reason(choice).await?.0)
+}
+
+/// As [`open`]; where `auto` falls back to the CPU device, with the reason why it takes no GPU.
+///
+/// # Errors
+///
+/// As [`open`].
+pub async fn open_with_reason(choice: &DeviceChoice) -> Result<(Rc<dyn Device>, Option<String>)> {
     if *choice == DeviceChoice::Cpu {
-        return Ok(Rc::new(CpuDevice::new()));
+        return Ok((Rc::new(CpuDevice::new()), None));
     }
     let cpu = CpuDevice::new();
     let mut infos = vec![cpu.info().clone()];
@@ -124,18 +139,27 @@ pub async fn open(choice: &DeviceChoice) -> Result<Rc<dyn Device>> {
     infos.sort_by_key(|d| d.kind);
     let picked = choice.pick(&infos)?;
     if !infos[picked].kind.is_gpu() {
-        return Ok(Rc::new(cpu));
+        return Ok((Rc::new(cpu), Some(no_gpu(&infos))));
     }
     #[cfg(feature = "wgpu")]
     {
         let number = infos[..picked].iter().filter(|d| d.kind.is_gpu()).count();
         match gpus.swap_remove(number).open().await {
-            Ok(device) => return Ok(Rc::new(device)),
-            Err(e) if *choice != DeviceChoice::Auto => return Err(e),
-            Err(_) => {}
+            Ok(device) => Ok((Rc::new(device), None)),
+            Err(e) if *choice == DeviceChoice::Auto => Ok((Rc::new(cpu), Some(e.to_string()))),
+            Err(e) => Err(e),
         }
     }
-    Ok(Rc::new(cpu))
+    #[cfg(not(feature = "wgpu"))]
+    Ok((Rc::new(cpu), Some(no_gpu(&infos))))
+}
+
+/// Why `auto` takes none of these GPUs.
+fn no_gpu(devices: &[DeviceInfo]) -> String {
+    match devices.iter().find(|d| d.kind.is_gpu()) {
+        Some(software) => format!("{software} is slower than the CPU"),
+        None => NO_ADAPTER.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +201,27 @@ mod tests {
         ];
         assert_eq!(pick("auto", &all).unwrap(), 0);
         assert_eq!(pick("cpu", &all).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_names_those_that_are() {
+        let all = [device(DeviceKind::Cpu, "cpu")];
+        let e = pick("gpu", &all).unwrap_err().to_string();
+        assert_eq!(
+            e,
+            format!("device gpu: {NO_ADAPTER}; there is cpu (cpu, CPU)")
+        );
+    }
+
+    #[test]
+    fn the_reason_for_taking_no_gpu_is_said() {
+        let software = device(DeviceKind::SoftwareGpu, "vulkan");
+        let cpu = device(DeviceKind::Cpu, "cpu");
+        assert_eq!(no_gpu(std::slice::from_ref(&cpu)), NO_ADAPTER);
+        assert_eq!(
+            no_gpu(&[cpu, software]),
+            "vulkan (vulkan, software GPU) is slower than the CPU"
+        );
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use console::style;
 use serde_json::json;
-use shardlight::device::{self, DeviceInfo};
+use shardlight::device::{self, DeviceChoice, DeviceInfo};
 
 use crate::cli::Devices;
 use crate::out::Out;
+use crate::ui::Ui;
 
 /// Prints a table, or with `--json` an object `{devices}` in the order in which `auto` prefers them.
 pub fn run(args: &Devices) -> anyhow::Result<()> {
@@ -42,7 +43,12 @@ pub fn run(args: &Devices) -> anyhow::Result<()> {
         ))?;
     }
     out.line(style("* is what --device auto takes").dim())?;
-    out.finish()
+    out.finish()?;
+    let (_, reason) = pollster::block_on(device::open_with_reason(&DeviceChoice::Auto))?;
+    if let Some(reason) = reason {
+        Ui::new(false).aside(format_args!("no GPU: {reason}; running on the CPU"));
+    }
+    Ok(())
 }
 
 /// What `--device` takes for each: `cpu`, or `gpu:N` counted in this order.
