@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
@@ -189,5 +189,9 @@ test("SmolLM2 from a file answers as recorded on WebGPU", () =>
   withPage(async (page) => {
     page.setDefaultTimeout(900_000);
     await load(page, { device: "gpu", file: smollm2() });
+    const wasm = Number(await page.getAttribute("#adapter", "data-wasm-bytes"));
+    const model = statSync(smollm2()).size;
+    console.log(`SmolLM2 on SwiftShader: ${model} bytes of model, ${wasm} bytes of wasm memory`);
+    assert.ok(wasm > 0 && wasm < 64 << 20, `wasm memory of ${wasm} bytes holds a model of ${model}`);
     await answersLikeSmolLM2(page, "on SwiftShader");
   }));

@@ -22,6 +22,22 @@ use wasm_bindgen::prelude::*;
 
 use options::{Device, Generate, Load, Prompt, from_js, options_from_js, to_js};
 
+/// Makes a panic (a bug of ours) an error that says what and where; without this it is a trap, `unreachable`.
+#[wasm_bindgen(start)]
+fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let what = info.payload_as_str().unwrap_or("a panic without a message");
+        let place = info
+            .location()
+            .map(|at| format!(" at {}:{}", at.file(), at.line()));
+        let place = place.unwrap_or_default();
+        let text = format!(
+            "internal: {what}{place}; this is a bug, please report it, and load the model again"
+        );
+        wasm_bindgen::throw_val(js_sys::Error::new(&text).into());
+    }));
+}
+
 /// Every device, in the order in which `auto` prefers them: an array of `{name, backend, kind, driver}`.
 ///
 /// # Errors
@@ -53,7 +69,8 @@ pub async fn load(
     let begin = browser::milliseconds();
     let files = ModelFiles::open(source::sources(&source).await?).await?;
     let name = files.name().to_string();
-    let device = device::yielding(shardlight::device::open(&choice).await?);
+    let (device, no_gpu) = shardlight::device::open_with_reason(&choice).await?;
+    let device = device::yielding(device);
     let session = options.session();
     let mut thrown = None;
     let loaded = Session::load(files, device, session, &mut |progress| {
@@ -74,6 +91,7 @@ pub async fn load(
         session: Cell::new(Some(loaded?)),
         cancelled: Cell::new(false),
         name,
+        no_gpu,
         load_ms: browser::milliseconds() - begin,
     })
 }
@@ -85,6 +103,7 @@ pub struct WebSession {
     session: Cell<Option<Session>>,
     cancelled: Cell<bool>,
     name: String,
+    no_gpu: Option<String>,
     load_ms: f64,
 }
 
@@ -197,7 +216,7 @@ impl WebSession {
         self.with(|session| tokenizer(session)?.encode(text, true, true))
     }
 
-    /// `{model, architecture, layers, hiddenSize, vocabSize, contextLength, device, chat}`.
+    /// `{model, architecture, layers, hiddenSize, vocabSize, contextLength, device, noGpu, chat}`.
     ///
     /// # Errors
     ///
@@ -213,6 +232,7 @@ impl WebSession {
                 vocab_size: config.vocab_size,
                 context_length: session.context_length(),
                 device: session.device().info().into(),
+                no_gpu: self.no_gpu.as_deref(),
                 chat: session.template().is_some(),
             })
         })
@@ -236,6 +256,7 @@ struct Info<'a> {
     vocab_size: usize,
     context_length: usize,
     device: Device,
+    no_gpu: Option<&'a str>,
     chat: bool,
 }
 

@@ -1,4 +1,5 @@
-// The demo page. Tests use the ids of index.html, `data-state` of #status and `data-tokens` of #answer.
+// The demo page. Tests use the ids of index.html, `data-state` of #status and `data-tokens` of #answer,
+// `data-wasm-bytes` of #adapter.
 
 import { Model, type Answer, type LoadOptions, type Loaded, type Message, type Progress, type Source } from "./index.ts";
 
@@ -80,13 +81,14 @@ function showProgress({ phase, done, total }: Progress): void {
     : "Compiling kernels";
 }
 
-function showDevice({ info, devices, adapter: found }: Loaded, asked: LoadOptions["device"]): void {
+function showDevice({ info, devices, adapter: found, wasmBytes }: Loaded, asked: LoadOptions["device"]): void {
   const { name, backend, kind } = info.device;
   const details = found && backend === "webgpu"
     ? [found.vendor, found.architecture].filter((text) => text !== "").join(" ")
     : "";
   const runs = `Runs on ${name} (${[...new Set([backend, kind])].join(", ")}${details ? `: ${details}` : ""}).`;
   adapter.textContent = `${runs} ${info.architecture}, ${info.layers} layers, context of ${info.contextLength} tokens.`;
+  adapter.dataset.wasmBytes = String(wasmBytes);
   adapter.hidden = false;
   const software = devices.some((device) => device.kind === "software GPU");
   if (kind === "software GPU") {
@@ -94,7 +96,7 @@ function showDevice({ info, devices, adapter: found }: Loaded, asked: LoadOption
   } else if (kind === "CPU" && asked === "auto") {
     notice.textContent = software
       ? "This browser's only WebGPU adapter is software, so the model runs on the CPU, which is faster."
-      : "This browser has no usable WebGPU, so the model runs on the CPU. It will be slow.";
+      : `No WebGPU: ${info.noGpu}. The model runs on the CPU, and it will be slow.`;
   } else {
     notice.textContent = "";
   }

@@ -46,6 +46,8 @@ export interface Info {
   vocabSize: number;
   contextLength: number;
   device: Device;
+  /** Why `auto` took the CPU, where it did. */
+  noGpu: string | null;
   /** Has the model a chat template? */
   chat: boolean;
 }
@@ -86,6 +88,8 @@ export interface Loaded {
   devices: Device[];
   /** `null` without WebGPU. */
   adapter: Adapter | null;
+  /** Length of wasm's memory, which never shrinks: the most there was. */
+  wasmBytes: number;
 }
 
 /** Elements, slowest axis first. Indices are `Int32Array`. */

@@ -34,12 +34,17 @@ function teller(): (phase: Progress["phase"], done: number, total: number) => vo
 async function handle(request: Request): Promise<void> {
   switch (request.type) {
     case "load": {
-      await init();
+      const { memory } = await init();
       session = await load(request.source, request.options, teller());
       const info = session.info() as Info;
       reply({
         type: "loaded",
-        loaded: { info, devices: (await devices()) as Device[], adapter: await adapter() },
+        loaded: {
+          info,
+          devices: (await devices()) as Device[],
+          adapter: await adapter(),
+          wasmBytes: memory.buffer.byteLength,
+        },
       });
       return;
     }
@@ -86,5 +91,5 @@ function fail(error: unknown): void {
 self.addEventListener("message", (event: MessageEvent<Request>) => {
   handle(event.data).catch(fail);
 });
-// A trap inside wasm leaves its promise open for ever.
+// A panic inside wasm leaves its promise open for ever. What it throws reaches the page's `onerror`, or this.
 self.addEventListener("unhandledrejection", (event) => fail(event.reason));
