@@ -17,16 +17,25 @@ pub const KERNELS: &[Source] = &[
     ("add", include_str!("add.wgsl")),
     ("argmax", include_str!("argmax.wgsl")),
     ("attention", include_str!("attention.wgsl")),
+    ("conv", include_str!("conv.wgsl")),
+    (
+        "differential_entropy",
+        include_str!("differential_entropy.wgsl"),
+    ),
     ("embedding", include_str!("embedding.wgsl")),
     ("gated_mlp", include_str!("gated_mlp.wgsl")),
+    ("gru", include_str!("gru.wgsl")),
     ("kv_append", include_str!("kv_append.wgsl")),
+    ("lstm", include_str!("lstm.wgsl")),
     ("matmul", include_str!("matmul.wgsl")),
     ("matvec", include_str!("matvec.wgsl")),
+    ("max_pool", include_str!("max_pool.wgsl")),
     ("repeat_penalty", include_str!("repeat_penalty.wgsl")),
     ("rms_norm", include_str!("rms_norm.wgsl")),
     ("rope", include_str!("rope.wgsl")),
     ("softmax", include_str!("softmax.wgsl")),
     ("top_k", include_str!("top_k.wgsl")),
+    ("transpose", include_str!("transpose.wgsl")),
 ];
 
 /// What kernels import.
@@ -61,6 +70,7 @@ pub const SHARED: &[Source] = &[
     ("q8_0", include_str!("shared/q8_0.wgsl")),
     ("reduce", include_str!("shared/reduce.wgsl")),
     ("rows", include_str!("shared/rows.wgsl")),
+    ("sequence", include_str!("shared/sequence.wgsl")),
     ("serial", include_str!("shared/serial.wgsl")),
     ("tiles", include_str!("shared/tiles.wgsl")),
     ("vec8", include_str!("shared/vec8.wgsl")),

@@ -48,6 +48,12 @@ impl HostArray {
         HostArray::f32(shape, &random(seed, shape.iter().product()))
     }
 
+    /// Random f32 values of about the size `scale`.
+    pub fn scaled(seed: u64, shape: &[usize], scale: f32) -> Self {
+        let values = random(seed, shape.iter().product());
+        HostArray::f32(shape, &values.iter().map(|x| scale * x).collect::<Vec<_>>())
+    }
+
     /// The uniform `step` for tokens from absolute position `pos` on.
     pub fn step(pos: usize) -> Self {
         HostArray::u32(&[4], &[pos as u32, 0, 0, 0])

@@ -10,17 +10,25 @@ pub mod add;
 pub mod argmax;
 pub mod attention;
 pub mod case;
+pub mod conv;
+pub mod differential_entropy;
 pub mod embedding;
 pub mod gated_mlp;
+pub mod gru;
 pub mod kv_append;
 mod linear;
+pub mod lstm;
 pub mod matmul;
 pub mod matvec;
+pub mod max_pool;
 pub mod repeat_penalty;
 pub mod rms_norm;
 pub mod rope;
+pub mod sequence;
 pub mod softmax;
 pub mod top_k;
+pub mod transpose;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,16 +49,22 @@ pub static KERNELS: &[&Kernel] = &[
     &add::KERNEL,
     &argmax::KERNEL,
     &attention::KERNEL,
+    &conv::KERNEL,
+    &differential_entropy::KERNEL,
     &embedding::KERNEL,
     &gated_mlp::KERNEL,
+    &gru::KERNEL,
     &kv_append::KERNEL,
+    &lstm::KERNEL,
     &matmul::KERNEL,
     &matvec::KERNEL,
+    &max_pool::KERNEL,
     &repeat_penalty::KERNEL,
     &rms_norm::KERNEL,
     &rope::KERNEL,
     &softmax::KERNEL,
     &top_k::KERNEL,
+    &transpose::KERNEL,
 ];
 
 /// What a kernel does with a binding.
