@@ -1,6 +1,7 @@
 //! Model families: one file each, found by architecture name in [`FAMILIES`].
 
 mod config;
+pub mod eeg;
 mod llama;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! Linear layers.
 
+use super::Arrays;
 use crate::kernels::{Params, matmul, matvec};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
@@ -40,6 +41,24 @@ impl Linear {
     /// A layer of this weight, without a bias.
     pub fn new(weight: Weight) -> Self {
         Linear { weight, bias: None }
+    }
+
+    /// A layer of this weight `(N, K)` and bias `(N,)`.
+    pub fn with_bias(weight: Weight, bias: Option<Tensor>) -> Self {
+        Linear { weight, bias }
+    }
+
+    /// `{name}.weight` `(outputs, inputs)`, and `{name}.bias` if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Arrays::weight`].
+    pub async fn from_arrays(arrays: &Arrays<'_>, name: &str) -> Result<Self> {
+        let weight_name = format!("{name}.weight");
+        let [outputs, inputs] = arrays.shape(&weight_name)?;
+        let weight = arrays.weight(&weight_name, outputs, inputs).await?;
+        let bias = arrays.optional(&format!("{name}.bias"), &[outputs]).await?;
+        Ok(Linear { weight, bias })
     }
 }
 

@@ -156,6 +156,12 @@ impl<'d> Call<'d> {
             .unwrap_or_else(|| panic!("{}: input {name} is not there", self.op.name))
     }
 
+    /// All inputs that are there, by name.
+    pub fn arrays(&self) -> BTreeMap<String, Array> {
+        let inputs = self.inputs.iter();
+        inputs.map(|(n, a)| (n.to_string(), a.clone())).collect()
+    }
+
     /// An input's shape.
     pub fn shape(&self, name: &str) -> &[usize] {
         &self.array(name).shape

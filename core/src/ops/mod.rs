@@ -8,7 +8,9 @@
 mod array;
 mod call;
 mod check;
+mod conv;
 mod norm;
+mod recurrent;
 mod setting;
 mod shape;
 
@@ -26,7 +28,7 @@ pub use check::{Compared, check, nmse};
 pub use setting::{Kind, Setting, Settings};
 
 /// Every operator, by domain.
-static OPS: &[&[Op]] = &[norm::OPS];
+static OPS: &[&[Op]] = &[conv::OPS, norm::OPS, recurrent::OPS];
 
 /// Every operator.
 pub fn all() -> impl Iterator<Item = &'static Op> {

@@ -1,0 +1,84 @@
+//! Single kernels that model files call by name.
+
+use crate::kernels::{Activation, activation, differential_entropy, softmax, transpose};
+use crate::recording::Recording;
+use crate::tensor::Tensor;
+use crate::{DType, Error, Result};
+
+impl Recording {
+    /// `f` of each element.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the size overflows.
+    pub fn activate(&mut self, x: &Tensor, f: Activation) -> Result<Tensor> {
+        let y = self.scratch(DType::F32, &x.shape)?;
+        let params = activation::params(x.len(), f);
+        self.push(
+            &activation::KERNEL,
+            params,
+            [x, &y].map(|t| Some(t.clone())).into(),
+        )?;
+        Ok(y)
+    }
+
+    /// Softmax of every row of `x` `(..., C)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the size overflows.
+    pub fn softmax_rows(&mut self, x: &Tensor) -> Result<Tensor> {
+        let y = self.scratch(DType::F32, &x.shape)?;
+        let params = softmax::params(x.rows(), x.cols());
+        self.push(
+            &softmax::KERNEL,
+            params,
+            [x, &y].map(|t| Some(t.clone())).into(),
+        )?;
+        Ok(y)
+    }
+
+    /// The last two axes of `x` exchanged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there are none.
+    pub fn transpose(&mut self, x: &Tensor) -> Result<Tensor> {
+        let [lead @ .., rows, columns] = &x.shape[..] else {
+            return Err(Error::Invalid(format!(
+                "transpose: x has shape {:?}, expected two axes or more",
+                x.shape
+            )));
+        };
+        let shape = [lead, &[*columns, *rows]].concat();
+        let y = self.scratch(DType::F32, &shape)?;
+        let params = transpose::params(lead.iter().product(), *rows, *columns);
+        self.push(
+            &transpose::KERNEL,
+            params,
+            [x, &y].map(|t| Some(t.clone())).into(),
+        )?;
+        Ok(y)
+    }
+
+    /// Differential entropy of every row of `x` `(..., S)`, in nats: `(...)`. The variance divides
+    /// by `S - correction`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there are too few samples.
+    pub fn differential_entropy(&mut self, x: &Tensor, correction: f32) -> Result<Tensor> {
+        let samples = x.cols() as f32;
+        if x.shape.is_empty() || samples - correction <= 0.0 {
+            return Err(Error::Invalid(format!(
+                "differential_entropy: x has shape {:?}, expected more than {correction} samples",
+                x.shape
+            )));
+        }
+        let y = self.scratch(DType::F32, &x.shape[..x.shape.len() - 1])?;
+        let params = differential_entropy::params(x.rows(), x.cols(), correction);
+        let bindings = [x, &y].map(|t| Some(t.clone()));
+        self.push(&differential_entropy::KERNEL, params, bindings.into())?;
+        Ok(y)
+    }
+}
