@@ -164,6 +164,9 @@ pub struct Op {
     /// A setting, such as eps=1e-5; may be given several times.
     #[arg(long, value_name = "SETTING=VALUE")]
     pub set: Vec<String>,
+    /// Run it this many times after the first and report the median time.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub reps: u32,
     /// Write the outputs to this .safetensors file; without it they are printed.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,

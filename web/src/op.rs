@@ -69,25 +69,63 @@ impl WebRuntime {
         inputs: JsValue,
         settings: JsValue,
     ) -> Result<JsValue, JsError> {
-        let op = ops::find(&name)?;
-        let mut arrays = BTreeMap::new();
-        for (input, value) in entries(&format!("{name}: inputs"), &inputs)? {
-            let array =
-                array(&value).map_err(|e| Error::Invalid(format!("{name}: {input}: {e}")))?;
-            arrays.insert(input, array);
-        }
-        let mut texts = BTreeMap::new();
-        for (setting, value) in entries(&format!("{name}: settings"), &settings)? {
-            // `1`, `true`, `word` and `[1, 2]` become the texts that the core reads.
-            let text = value.unchecked_into::<Object>().to_string();
-            texts.insert(setting, String::from(text));
-        }
-        let ran = ops::run(&*self.device, op, arrays, &texts).await?;
+        let ready = self.ready(&name, &inputs, &settings).await?;
+        ready.run()?;
+        let ran = ready.read().await?;
         let outputs = Object::new();
         for (output, array) in &ran.outputs {
             set(&outputs, output, &tensor(array)?)?;
         }
         Ok(outputs.into())
+    }
+
+    /// Runs operator `name` once, and then `runs` times one by one: their times in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// As `op`.
+    pub async fn time(
+        &self,
+        name: String,
+        inputs: JsValue,
+        settings: JsValue,
+        runs: u32,
+    ) -> Result<Vec<f64>, JsError> {
+        let ready = self.ready(&name, &inputs, &settings).await?;
+        ready.run()?;
+        ready.wait().await?;
+        let mut times = Vec::new();
+        for _ in 0..runs {
+            let begin = browser::milliseconds();
+            ready.run()?;
+            ready.wait().await?;
+            times.push(browser::milliseconds() - begin);
+        }
+        Ok(times)
+    }
+}
+
+impl WebRuntime {
+    async fn ready(
+        &self,
+        name: &str,
+        inputs: &JsValue,
+        settings: &JsValue,
+    ) -> Result<ops::Ready<'_>> {
+        let op = ops::find(name)?;
+        let mut arrays = BTreeMap::new();
+        for (input, value) in entries(&format!("{name}: inputs"), inputs)? {
+            let array =
+                array(&value).map_err(|e| Error::Invalid(format!("{name}: {input}: {e}")))?;
+            arrays.insert(input, array);
+        }
+        let mut texts = BTreeMap::new();
+        for (setting, value) in entries(&format!("{name}: settings"), settings)? {
+            // `1`, `true`, `word` and `[1, 2]` become the texts that the core reads.
+            let text = value.unchecked_into::<Object>().to_string();
+            texts.insert(setting, String::from(text));
+        }
+        ops::prepare(&*self.device, op, arrays, &texts).await
     }
 }
 

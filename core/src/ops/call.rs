@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use super::shape::Axes;
 use super::{Array, ElementType, Input, Op, Settings};
-use crate::device::Device;
+use crate::device::{Buffer, Device, Prepared};
 use crate::recording::Recording;
-use crate::tensor::{Storage, Tensor};
+use crate::tensor::Tensor;
 use crate::weights::Weight;
 use crate::{DType, Error, Result};
 
@@ -40,18 +40,27 @@ pub struct Ran {
     pub kernels: Vec<&'static str>,
 }
 
-/// Runs `op` on `inputs` with `settings` (texts by name).
+/// A call made ready by a device: it can be run any number of times, for measuring. What works in
+/// place (rotations, appending to a cache) then works on what the last run left.
+pub struct Ready<'d> {
+    device: &'d dyn Device,
+    prepared: Prepared,
+    outputs: Vec<(&'static str, Made)>,
+    kernels: Vec<&'static str>,
+}
+
+/// Makes `op` ready for `inputs` with `settings` (texts by name).
 ///
 /// # Errors
 ///
 /// [`Error::Invalid`] naming the operator, the input or setting, and expected against found; those
 /// of the device.
-pub async fn run(
-    device: &dyn Device,
+pub async fn prepare<'d>(
+    device: &'d dyn Device,
     op: &'static Op,
     inputs: BTreeMap<String, Array>,
     settings: &BTreeMap<String, String>,
-) -> Result<Ran> {
+) -> Result<Ready<'d>> {
     let settings = Settings::read(op, settings)?;
     let (inputs, axes) = check_inputs(op, inputs)?;
     let mut call = Call {
@@ -64,7 +73,94 @@ pub async fn run(
         outputs: Vec::new(),
     };
     (op.record)(&mut call).await?;
-    call.finish().await
+    let kernels = call.r.dispatches().iter().map(|d| d.kernel.name);
+    Ok(Ready {
+        device,
+        prepared: device.prepare(&call.r).await?,
+        kernels: kernels.collect(),
+        outputs: call.outputs,
+    })
+}
+
+/// Makes ready, runs and reads.
+///
+/// # Errors
+///
+/// Those of [`prepare`].
+pub async fn run(
+    device: &dyn Device,
+    op: &'static Op,
+    inputs: BTreeMap<String, Array>,
+    settings: &BTreeMap<String, String>,
+) -> Result<Ran> {
+    let ready = prepare(device, op, inputs, settings).await?;
+    ready.run()?;
+    ready.read().await
+}
+
+impl Ready<'_> {
+    /// Queues one run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`].
+    pub fn run(&self) -> Result<()> {
+        self.device.run(&self.prepared)
+    }
+
+    /// Waits until all runs are done, by reading one word.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`].
+    pub async fn wait(&self) -> Result<()> {
+        for (_, made) in &self.outputs {
+            if let Made::Device(tensor) = made {
+                self.device.read(self.buffer(tensor)?, 0, 4).await?;
+                return Ok(());
+            }
+        }
+        self.device.flush().await
+    }
+
+    /// The outputs of the last run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`].
+    pub async fn read(&self) -> Result<Ran> {
+        let mut outputs = BTreeMap::new();
+        for (name, made) in &self.outputs {
+            let array = match made {
+                Made::Host(array) => array.clone(),
+                Made::Device(tensor) => self.array(tensor).await?,
+            };
+            outputs.insert(*name, array);
+        }
+        Ok(Ran {
+            outputs,
+            kernels: self.kernels.clone(),
+        })
+    }
+
+    async fn array(&self, tensor: &Tensor) -> Result<Array> {
+        let bytes = 4 * tensor.len() as u64;
+        let bytes = self.device.read(self.buffer(tensor)?, 0, bytes).await?;
+        let dtype = match tensor.dtype {
+            DType::U32 => ElementType::I32,
+            _ => ElementType::F32,
+        };
+        let words = Array::new(dtype, &tensor.shape, bytes)?;
+        Ok(match words.to_i64() {
+            Some(indices) => Array::i64(&tensor.shape, &indices),
+            None => words,
+        })
+    }
+
+    fn buffer<'a>(&'a self, tensor: &'a Tensor) -> Result<&'a Buffer> {
+        let buffer = self.prepared.tensor(tensor);
+        buffer.ok_or_else(|| Error::Invalid("an output was not computed".into()))
+    }
 }
 
 /// Inputs by the names of `op`, each checked against its pattern.
@@ -333,43 +429,6 @@ impl<'d> Call<'d> {
             panic!("{}: {name} is {shape}, declared {expected}", self.op.name);
         }
         self.outputs.push((name, made));
-    }
-
-    async fn finish(self) -> Result<Ran> {
-        let kernels = self.r.dispatches().iter().map(|d| d.kernel.name).collect();
-        let prepared = self.device.prepare(&self.r).await?;
-        self.device.run(&prepared)?;
-        let mut outputs = BTreeMap::new();
-        for (name, made) in self.outputs {
-            let tensor = match made {
-                Made::Host(array) => {
-                    outputs.insert(name, array);
-                    continue;
-                }
-                Made::Device(tensor) => tensor,
-            };
-            let buffer = match &tensor.storage {
-                Storage::Buffer(buffer) => Some(buffer),
-                Storage::Scratch(_) => prepared.tensor(&tensor),
-            };
-            let buffer =
-                buffer.ok_or_else(|| Error::Invalid(format!("{name} was not computed")))?;
-            let bytes = self.device.read(buffer, 0, 4 * tensor.len() as u64).await?;
-            let words = Array::new(
-                match tensor.dtype {
-                    DType::U32 => ElementType::I32,
-                    _ => ElementType::F32,
-                },
-                &tensor.shape,
-                bytes,
-            )?;
-            let array = match words.to_i64() {
-                Some(indices) => Array::i64(&tensor.shape, &indices),
-                None => words,
-            };
-            outputs.insert(name, array);
-        }
-        Ok(Ran { outputs, kernels })
     }
 }
 

@@ -23,7 +23,7 @@ use crate::weights::source::LocalFuture;
 use crate::{Error, Result};
 
 pub use array::{Array, ElementType, TensorFile};
-pub use call::{Call, Ran, run};
+pub use call::{Call, Ran, Ready, prepare, run};
 pub use check::{Compared, check, nmse};
 pub use setting::{Kind, Setting, Settings};
 
