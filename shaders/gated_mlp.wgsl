@@ -1,9 +1,12 @@
-// gated_mlp: y[t, ROW0 + n] = act(sum_k gate[n, k] x[t, k]) * sum_k up[n, k] x[t, k]
+// gated_mlp: y[t, ROW0 + n] = act(sum_k gate[GATE0 + n, k] x[t, k] (+ gate_bias[GATE_BIAS0 + n]))
+//                             * (sum_k up[UP0 + n, k] x[t, k] (+ up_bias[UP_BIAS0 + n]))
 //
-// x     (T, K)   f32     read
-// gate  (N, K)   planar  read: a slice of NY rows that begins at row ROW0
-// up    (N, K)   planar  read: likewise
-// y     (T, NY)  f32     write
+// x          (T, K)   f32     read
+// gate       (.., K)  planar  read: N rows from GATE0 on
+// up         (.., K)  planar  read: N rows from UP0 on; with packed weights the same buffer
+// gate_bias  (..,)    f32     read, with BIAS
+// up_bias    (..,)    f32     read, with BIAS
+// y          (T, NY)  f32     write
 //
 // Dispatch: for few tokens one workgroup for ROWS rows and TB tokens, see shared/rows.wgsl; for
 // many, with TILE, one for a tile, see shared/tiles.wgsl; with SERIAL an invocation for a few rows,

@@ -14,16 +14,27 @@ pub type Source = (&'static str, &'static str);
 /// Every kernel, by name.
 pub const KERNELS: &[Source] = &[
     ("activation", include_str!("activation.wgsl")),
+    (
+        "activation_backward",
+        include_str!("activation_backward.wgsl"),
+    ),
     ("add", include_str!("add.wgsl")),
     ("argmax", include_str!("argmax.wgsl")),
     ("attention", include_str!("attention.wgsl")),
+    ("column_sum", include_str!("column_sum.wgsl")),
     ("conv", include_str!("conv.wgsl")),
     (
         "differential_entropy",
         include_str!("differential_entropy.wgsl"),
     ),
     ("embedding", include_str!("embedding.wgsl")),
+    ("gated_activation", include_str!("gated_activation.wgsl")),
+    (
+        "gated_activation_backward",
+        include_str!("gated_activation_backward.wgsl"),
+    ),
     ("gated_mlp", include_str!("gated_mlp.wgsl")),
+    ("gemm", include_str!("gemm.wgsl")),
     ("gru", include_str!("gru.wgsl")),
     ("kv_append", include_str!("kv_append.wgsl")),
     ("lstm", include_str!("lstm.wgsl")),
@@ -41,6 +52,10 @@ pub const KERNELS: &[Source] = &[
 /// What kernels import.
 pub const SHARED: &[Source] = &[
     ("activation", include_str!("shared/activation.wgsl")),
+    (
+        "activation_derivative",
+        include_str!("shared/activation_derivative.wgsl"),
+    ),
     (
         "attention_serial",
         include_str!("shared/attention_serial.wgsl"),

@@ -1,8 +1,10 @@
 // activate: the activation function number ACT, as in core/src/kernels/act.rs. The kernel
-// declares `const ACT: u32`.
+// declares `const ACT: u32`. ALPHA is the parameter of silu, leaky_relu and elu.
 //
 // Arguments of exp are clamped so that nothing overflows: WGSL lets compilers assume that there
 // are no infinities. Functions that lose digits near 0 (tanh, elu, softplus) have a series there.
+
+const ALPHA: f32 = select(1.0, 0.01, ACT == 9u);
 
 fn act_sigmoid(x: f32) -> f32 {
     return 1.0 / (1.0 + exp(clamp(-x, -80.0, 80.0)));
@@ -15,9 +17,9 @@ fn act_tanh(x: f32) -> f32 {
     return select(far, near, abs(x) < 0.25);
 }
 
-// x * Phi(x). erf within 1 ulp by N. Juffa's polynomials; 1 - exp(r) is erf(|x| / sqrt 2) beyond
-// 0.9277, so exp(r) is what a negative x leaves without cancellation.
-fn act_gelu(x: f32) -> f32 {
+// Phi(x), the normal distribution's. erf within 1 ulp by N. Juffa's polynomials; 1 - exp(r) is
+// erf(|x| / sqrt 2) beyond 0.9277, so exp(r) is what a negative x leaves without cancellation.
+fn act_phi(x: f32) -> f32 {
     let a = clamp(x * 0.70710678, -5.0, 5.0);
     let t = abs(a);
     let s = a * a;
@@ -29,7 +31,7 @@ fn act_gelu(x: f32) -> f32 {
         r = r * t - 1.28717512e-1;
         r = r * t - t;
         let tail = 0.5 * exp(r);
-        return x * select(tail, 1.0 - tail, x > 0.0);
+        return select(tail, 1.0 - tail, x > 0.0);
     }
     var r = -5.96761703e-4;
     r = r * s + 4.99119423e-3;
@@ -37,12 +39,12 @@ fn act_gelu(x: f32) -> f32 {
     r = r * s + 1.12819925e-1;
     r = r * s - 3.76125336e-1;
     r = r * s + 1.28379166e-1;
-    return x * (0.5 + 0.5 * (r * a + a));
+    return 0.5 + 0.5 * (r * a + a);
 }
 
 fn act_elu(x: f32) -> f32 {
     let near = x * (1.0 + 0.5 * x * (1.0 + 0.33333333 * x * (1.0 + 0.25 * x * (1.0 + 0.2 * x))));
-    let low = select(exp(max(x, -80.0)) - 1.0, near, x > -0.1);
+    let low = ALPHA * select(exp(max(x, -80.0)) - 1.0, near, x > -0.1);
     return select(low, x, x > 0.0);
 }
 
@@ -55,10 +57,10 @@ fn act_softplus(x: f32) -> f32 {
 fn activate(x: f32) -> f32 {
     switch ACT {
         case 1u: {
-            return x * act_sigmoid(x);
+            return x * act_sigmoid(ALPHA * x);
         }
         case 2u: {
-            return act_gelu(x);
+            return x * act_phi(x);
         }
         case 3u: {
             // 0.5 (1 + tanh u) is sigmoid(2 u).
@@ -81,7 +83,7 @@ fn activate(x: f32) -> f32 {
             return act_tanh(x);
         }
         case 9u: {
-            return select(0.01 * x, x, x > 0.0);
+            return select(ALPHA * x, x, x > 0.0);
         }
         case 10u: {
             return act_elu(x);

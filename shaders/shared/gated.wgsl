@@ -11,12 +11,20 @@ struct Args {
     N: u32,
     ROW0: u32,
     NY: u32,
+    GATE0: u32,
+    UP0: u32,
+    GATE_BIAS0: u32,
+    UP_BIAS0: u32,
 }
 
 @group(0) @binding(1) var<storage, read> gate_words: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> up_words: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
-@group(0) @binding(4) var<uniform> args: Args;
+#if BIAS
+@group(0) @binding(3) var<storage, read> gate_bias: array<f32>;
+@group(0) @binding(4) var<storage, read> up_bias: array<f32>;
+#endif
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<uniform> args: Args;
 
 struct Block {
     gate: gate_Block,
@@ -39,7 +47,7 @@ alias Sum = vec2<f32>;
 const PLANES: u32 = 2u;
 
 fn load(row: u32, chunk: u32) -> Block {
-    return Block(gate_load(row, chunk), up_load(row, chunk));
+    return Block(gate_load(args.GATE0 + row, chunk), up_load(args.UP0 + row, chunk));
 }
 
 fn decode(b: Block, j: u32) -> Elements {
@@ -61,7 +69,11 @@ fn store(t: u32, n: u32, sum: Sum) {
     if t >= args.T || n >= args.N {
         return;
     }
-    y[t * args.NY + args.ROW0 + n] = activate(sum.x) * sum.y;
+    var value = sum;
+#if BIAS
+    value += vec2<f32>(gate_bias[args.GATE_BIAS0 + n], up_bias[args.UP_BIAS0 + n]);
+#endif
+    y[t * args.NY + args.ROW0 + n] = activate(value.x) * value.y;
 }
 
 #if TILE

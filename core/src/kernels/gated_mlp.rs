@@ -1,6 +1,10 @@
 //! The first half of a gated MLP: `y = act(x gate^T) * (x up^T)` (arXiv:2002.05202, section 2).
 //!
-//! Params: those of [`Size`], the weights' types `GATE` and `UP`, the activation `ACT`.
+//! Gate and up may be parts of one packed weight, bound twice.
+//!
+//! Params: those of [`Size`], the weights' types `GATE` and `UP`, the activation `ACT`, the switch
+//! `BIAS`; where the rows begin in the weights and biases: `GATE0`, `UP0`, `GATE_BIAS0`,
+//! `UP_BIAS0`.
 
 use super::linear::{Size, by_rows, by_tiles, inner_lengths, product, x_and_y};
 use super::{Access, Activation, Binding, Case, HostArray, Kernel, Params, Variant};
@@ -15,9 +19,20 @@ pub static KERNEL: Kernel = Kernel {
         Binding::new("x", Access::Read),
         Binding::new("gate", Access::Weight),
         Binding::new("up", Access::Weight),
+        Binding::optional("gate_bias", Access::Read),
+        Binding::optional("up_bias", Access::Read),
         Binding::new("y", Access::Write),
     ],
-    uniforms: &["T", "N", "ROW0", "NY"],
+    uniforms: &[
+        "T",
+        "N",
+        "ROW0",
+        "NY",
+        "GATE0",
+        "UP0",
+        "GATE_BIAS0",
+        "UP_BIAS0",
+    ],
     variants,
     cpu: cpu::gated_mlp,
     reference,
@@ -27,11 +42,28 @@ pub static KERNEL: Kernel = Kernel {
 /// More tokens than this are worth tiles.
 const FEW_TOKENS: u32 = 8;
 
+/// Where a call's rows begin.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct First {
+    /// In the bound slice of the gate's weight.
+    pub gate: usize,
+    /// In the bound slice of the other weight.
+    pub up: usize,
+    /// In the two biases, if there are any.
+    pub bias: Option<(usize, usize)>,
+}
+
 /// Parameters of a call.
-pub fn params(size: Size, gate: DType, up: DType, act: Activation) -> Params {
+pub fn params(size: Size, first: First, gate: DType, up: DType, act: Activation) -> Params {
+    let (gate_bias, up_bias) = first.bias.unwrap_or_default();
     (size.params().u32("ACT", act.number()))
         .dtype("GATE", gate)
         .dtype("UP", up)
+        .u32("GATE0", first.gate as u32)
+        .u32("UP0", first.up as u32)
+        .bool("BIAS", first.bias.is_some())
+        .u32("GATE_BIAS0", gate_bias as u32)
+        .u32("UP_BIAS0", up_bias as u32)
 }
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
@@ -51,22 +83,32 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let (size, act) = (Size::of(p), activation(p));
     for t in 0..size.tokens {
         for n in 0..size.rows {
-            let gate = product(&arrays[1], n, &arrays[0], t, size.inner);
-            let up = product(&arrays[2], n, &arrays[0], t, size.inner);
-            arrays[3][t * size.columns + size.row0 + n] = act.f64(gate) * up;
+            let sum = |i: usize, first: &str, bias: &str| {
+                let row = p.size(first) + n;
+                let sum = product(&arrays[i], row, &arrays[0], t, size.inner);
+                let bias = p.is("BIAS").then(|| arrays[i + 2][p.size(bias) + n]);
+                sum + bias.unwrap_or(0.0)
+            };
+            let gate = sum(1, "GATE0", "GATE_BIAS0");
+            let up = sum(2, "UP0", "UP_BIAS0");
+            arrays[5][t * size.columns + size.row0 + n] = act.f64(gate) * up;
         }
     }
 }
 
-fn case(size: Size, gate: DType, up: DType, act: Activation) -> Case {
+fn case(size: Size, first: First, gate: DType, up: DType, act: Activation) -> Case {
     let (x, y) = x_and_y(&size);
-    let shape = [size.rows, size.inner];
+    let weight =
+        |seed, dtype, first| HostArray::weight(seed, dtype, &[first + size.rows, size.inner]);
+    let bias = |seed, first| HostArray::random(seed, &[first + size.rows]);
     Case {
-        params: params(size, gate, up, act),
+        params: params(size, first, gate, up, act),
         arrays: vec![
             Some(x),
-            Some(HostArray::weight(5, gate, &shape)),
-            Some(HostArray::weight(6, up, &shape)),
+            Some(weight(5, gate, first.gate)),
+            Some(weight(6, up, first.up)),
+            first.bias.map(|(gate, _)| bias(7, gate)),
+            first.bias.map(|(_, up)| bias(8, up)),
             Some(y),
         ],
         // Tiles of f16 round, see matmul; f32 variants are far below.
@@ -80,11 +122,12 @@ fn case(size: Size, gate: DType, up: DType, act: Activation) -> Case {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
+    let whole = First::default();
     for &dtype in DType::WEIGHTS {
         for (i, &inner) in inner_lengths(dtype).iter().step_by(2).enumerate() {
             let (tokens, rows) = [(1, 37), (19, 67), (5, 64)][i];
             let size = Size::new(tokens, rows, inner);
-            cases.push(case(size, dtype, dtype, Activation::Silu));
+            cases.push(case(size, whole, dtype, dtype, Activation::Silu));
         }
     }
     // Two types, as in files that keep some tensors at more bits; slices; more rows.
@@ -93,12 +136,39 @@ fn cases() -> Vec<Case> {
         (DType::Q5_0, DType::Q8_0, Activation::Gelu),
     ];
     for (gate, up, act) in pairs {
-        cases.push(case(Size::new(1, 64, 768), gate, up, act));
-        cases.push(case(Size::slice(2, 5..70, 71, 256), gate, up, act));
-        cases.push(case(Size::slice(65, 31..64, 97, 256), gate, up, act));
+        cases.push(case(Size::new(1, 64, 768), whole, gate, up, act));
+        cases.push(case(Size::slice(2, 5..70, 71, 256), whole, gate, up, act));
+        cases.push(case(Size::slice(65, 31..64, 97, 256), whole, gate, up, act));
     }
     for size in [Size::new(1, 4099, 32), Size::new(33, 31, 160)] {
-        cases.push(case(size, DType::Q4_0, DType::Q4_0, Activation::Sigmoid));
+        let (dtype, act) = (DType::Q4_0, Activation::Sigmoid);
+        cases.push(case(size, whole, dtype, dtype, act));
     }
+    // Halves of packed weights and biases; rows in the middle.
+    let f32 = DType::F32;
+    for (gate, up, bias, tokens) in [
+        (0, 37, true, 1),
+        (37, 0, true, 15),
+        (37, 0, false, 3),
+        (3, 41, true, 3),
+    ] {
+        let bias = bias.then_some((up, gate));
+        let first = First { gate, up, bias };
+        let size = Size::new(tokens, 37, 33);
+        cases.push(case(size, first, f32, f32, Activation::Relu));
+    }
+    let first = First {
+        gate: 3,
+        up: 41,
+        bias: Some((5, 0)),
+    };
+    let size = Size::slice(19, 13..50, 97, 96);
+    cases.push(case(
+        size,
+        first,
+        DType::Q8_0,
+        DType::Q4_0,
+        Activation::Silu,
+    ));
     cases
 }

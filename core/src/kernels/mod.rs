@@ -6,14 +6,19 @@
 
 pub mod act;
 pub mod activation;
+pub mod activation_backward;
 pub mod add;
 pub mod argmax;
 pub mod attention;
 pub mod case;
+pub mod column_sum;
 pub mod conv;
 pub mod differential_entropy;
 pub mod embedding;
+pub mod gated_activation;
+pub mod gated_activation_backward;
 pub mod gated_mlp;
+pub mod gemm;
 pub mod gru;
 pub mod kv_append;
 mod linear;
@@ -41,18 +46,24 @@ use crate::device::cpu::CpuDispatch;
 
 pub use act::Activation;
 pub use case::{Case, HostArray};
+pub use gated_activation::Packing;
 pub use linear::Size;
 
 /// Every kernel.
 pub static KERNELS: &[&Kernel] = &[
     &activation::KERNEL,
+    &activation_backward::KERNEL,
     &add::KERNEL,
     &argmax::KERNEL,
     &attention::KERNEL,
+    &column_sum::KERNEL,
     &conv::KERNEL,
     &differential_entropy::KERNEL,
     &embedding::KERNEL,
+    &gated_activation::KERNEL,
+    &gated_activation_backward::KERNEL,
     &gated_mlp::KERNEL,
+    &gemm::KERNEL,
     &gru::KERNEL,
     &kv_append::KERNEL,
     &lstm::KERNEL,

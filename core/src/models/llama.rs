@@ -153,7 +153,7 @@ impl Model for Llama {
             let a = r.attention([&q, &k, &v], &layer.attention, step, cache)?;
             x = r.linear_residual(&a, &layer.o, &x)?;
             let h = r.rms_norm(&x, &layer.ffn_norm)?;
-            let f = r.gated_mlp(&h, &layer.mlp)?;
+            let f = r.gated_hidden(&h, &layer.mlp)?;
             x = r.linear_residual(&f, &layer.mlp.down, &x)?;
         }
         Ok(x)

@@ -1,27 +1,11 @@
 //! Single kernels that model files call by name.
 
-use crate::kernels::{Activation, activation, differential_entropy, softmax, transpose};
+use crate::kernels::{differential_entropy, softmax, transpose};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
 
 impl Recording {
-    /// `f` of each element.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] when the size overflows.
-    pub fn activate(&mut self, x: &Tensor, f: Activation) -> Result<Tensor> {
-        let y = self.scratch(DType::F32, &x.shape)?;
-        let params = activation::params(x.len(), f);
-        self.push(
-            &activation::KERNEL,
-            params,
-            [x, &y].map(|t| Some(t.clone())).into(),
-        )?;
-        Ok(y)
-    }
-
     /// Softmax of every row of `x` `(..., C)`.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ const MATVEC_TOKENS: usize = 8;
 pub struct Linear {
     /// `(N, K)`
     pub(super) weight: Weight,
-    bias: Option<Tensor>,
+    pub(super) bias: Option<Tensor>,
 }
 
 impl Linear {
@@ -44,8 +44,28 @@ impl Linear {
     }
 
     /// A layer of this weight `(N, K)` and bias `(N,)`.
-    pub fn with_bias(weight: Weight, bias: Option<Tensor>) -> Self {
-        Linear { weight, bias }
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the bias has another length.
+    pub fn with_bias(weight: Weight, bias: Option<Tensor>) -> Result<Self> {
+        match bias {
+            Some(bias) if bias.len() != weight.rows => Err(Error::Invalid(format!(
+                "linear: bias {:?}, expected ({},)",
+                bias.shape, weight.rows
+            ))),
+            bias => Ok(Linear { weight, bias }),
+        }
+    }
+
+    /// N, the length of an output.
+    pub fn outputs(&self) -> usize {
+        self.weight.rows
+    }
+
+    /// K, the length of an input.
+    pub fn inputs(&self) -> usize {
+        self.weight.cols
     }
 
     /// `{name}.weight` `(outputs, inputs)`, and `{name}.bias` if there is one.

@@ -1,12 +1,15 @@
 //! Layers: each pushes dispatches onto a [`Recording`](crate::recording::Recording). Model files read like the papers; element
 //! types, slices and the choice of a kernel stay here.
 
+mod activation;
 mod arrays;
 mod attention;
 mod basic;
 mod conv;
 mod embedding;
+mod gradient;
 mod linear;
+mod matrix;
 mod mlp;
 mod norm;
 mod recurrent;
@@ -16,9 +19,11 @@ pub use arrays::Arrays;
 pub use attention::{Attention, Rope};
 pub use conv::{Channels, Conv, Indices, Window};
 pub use embedding::Embedding;
+pub use gradient::{LinearGradients, LinearParams, Llama3Gradients, MlpGradients};
 pub use linear::Linear;
-pub use mlp::GatedMlp;
+pub use matrix::Matrix;
+pub use mlp::{GatedMlp, Llama3FeedForward, Mlp, gated_mlp_hidden, llama3_hidden, mlp_hidden};
 pub use norm::RmsNorm;
 pub use recurrent::{Cell, Direction, Layout, Recurrent, States};
 
-pub use crate::kernels::{Activation, gru, lstm};
+pub use crate::kernels::{Activation, Packing, gru, lstm};

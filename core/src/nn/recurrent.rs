@@ -111,7 +111,7 @@ impl Recurrent {
                 let weight = arrays.weight(&of("weight_ih"), rows, inputs).await?;
                 let bias = arrays.optional(&of("bias_ih"), &[rows]).await?;
                 layer.push(Direction {
-                    input: Linear::with_bias(weight, bias),
+                    input: Linear::with_bias(weight, bias)?,
                     weight: arrays.tensor(&of("weight_hh"), &[rows, hidden]).await?,
                     bias: arrays.optional(&of("bias_hh"), &[rows]).await?,
                     peephole: None,

@@ -294,7 +294,7 @@ pub static OPS: &[Op] = &[
             Box::pin(async move {
                 let x = c.tensor("x").await?;
                 let weight = c.weight("weight").await?;
-                let linear = Linear::with_bias(weight, c.optional("bias").await?);
+                let linear = Linear::with_bias(weight, c.optional("bias").await?)?;
                 let name = c.settings.choice("activation");
                 let mut y = c.r.linear(&x, &linear)?;
                 if name != "identity" {

@@ -364,7 +364,7 @@ async fn onnx(c: &mut Call<'_>, cell: Cell) -> Result<()> {
             false => None,
         };
         layer.push(Direction {
-            input: Linear::with_bias(weight, bias),
+            input: Linear::with_bias(weight, bias)?,
             weight: c.floats("r", &[rows, hidden], &part(c, "r", d)).await?,
             bias: state_bias,
             peephole,

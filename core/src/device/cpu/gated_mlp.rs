@@ -7,13 +7,19 @@ use super::simd::{Level, Simd, Task, dispatch, lanes, lanes_mut, math};
 use super::{CpuDispatch, parallel, scratch};
 use crate::kernels::act::Activation;
 
-/// `y[t, ROW0 + n] = act(gate_n . x_t) (up_n . x_t)`.
+/// `y[t, ROW0 + n] = act(gate_n . x_t (+ gate_bias_n)) (up_n . x_t (+ up_bias_n))`.
 ///
-/// Bindings: x (T, K), gate (N, K), up (N, K), y (T, NY). Params: `K`, `GATE`, `UP`, `ACT`, `T`,
-/// `N`, `ROW0`, `NY`.
+/// Bindings: x (T, K), gate (N, K), up (N, K), gate_bias?, up_bias?, y (T, NY). Params: `K`,
+/// `GATE`, `UP`, `ACT`, `T`, `N`, `ROW0`, `NY`, and where rows begin: `GATE0`, `UP0`,
+/// `GATE_BIAS0`, `UP_BIAS0`.
 pub fn gated_mlp(d: &CpuDispatch<'_>) {
     let p = d.params;
-    let (x, gate, up, mut y) = (d.f32(0), d.bytes(1), d.bytes(2), d.f32_mut(3));
+    let (x, gate, up, mut y) = (d.f32(0), d.bytes(1), d.bytes(2), d.f32_mut(5));
+    let biases = (d.has(3) && d.has(4)).then(|| (d.f32(3), d.f32(4)));
+    let biases = biases.as_ref().map(|(gate, up)| {
+        let (gate, up) = (&gate[p.size("GATE_BIAS0")..], &up[p.size("UP_BIAS0")..]);
+        [gate, up]
+    });
     let call = Linear {
         k: p.size("K"),
         tokens: p.size("T"),
@@ -26,13 +32,26 @@ pub fn gated_mlp(d: &CpuDispatch<'_>) {
     };
     let level = Level::current();
     let act = Activation::from_number(p.get("ACT")).unwrap_or(Activation::Identity);
-    let weights = [(p.format("GATE"), &*gate), (p.format("UP"), &*up)];
+    let dtypes = [p.format("GATE"), p.format("UP")];
+    let row_bytes = dtypes.map(|dtype| row_bytes(dtype, call.k));
+    let weights = [
+        (dtypes[0], &gate[p.size("GATE0") * row_bytes[0]..]),
+        (dtypes[1], &up[p.size("UP0") * row_bytes[1]..]),
+    ];
     if call.tokens > FEW_TOKENS {
-        let finish = |gate: &mut [f32], up: &[f32]| gated(level, act, gate, up);
+        let finish = |first: usize, stride: usize, gate: &mut [f32], up: &mut [f32]| {
+            if let Some([gate_bias, up_bias]) = biases {
+                for (tile, bias) in [(&mut *gate, gate_bias), (&mut *up, up_bias)] {
+                    for (row, bias) in tile.chunks_mut(stride).zip(&bias[first..]) {
+                        row.iter_mut().for_each(|y| *y += bias);
+                    }
+                }
+            }
+            gated(level, act, gate, up);
+        };
         return multiply(&call, &weights, Finish::Gated(&finish), &mut y);
     }
     let x = &x[..call.tokens * call.k];
-    let row_bytes = weights.map(|(dtype, _)| row_bytes(dtype, call.k));
     let xs = weights.map(|(dtype, _)| Activations::new(dtype, x, call.k));
     let part = part_rows(call.rows, row_bytes[0] + row_bytes[1]);
     parallel::for_each(columns(&mut y, &call, part), |i, mut out| {
@@ -44,7 +63,13 @@ pub fn gated_mlp(d: &CpuDispatch<'_>) {
             let bytes = |j: usize| &weights[j].1[i * part * row_bytes[j]..];
             dot_into(level, weights[0].0, bytes(0), &xs[0], &mut out);
             dot_into(level, weights[1].0, bytes(1), &xs[1], &mut other);
-            for (gate, up) in out.iter_mut().zip(&other) {
+            for (gate, up) in out.iter_mut().zip(&mut other) {
+                if let Some(biases) = biases {
+                    for (sums, bias) in [&mut **gate, &mut **up].into_iter().zip(biases) {
+                        let bias = &bias[i * part..];
+                        sums.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+                    }
+                }
                 gated(level, act, gate, up);
             }
         });

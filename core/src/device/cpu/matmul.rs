@@ -29,13 +29,17 @@ const fn tile_stride(tokens: usize) -> usize {
     tokens.next_multiple_of(16) + 16
 }
 
+/// Makes the first weight's products what they shall be from both; told the first row of both, and
+/// the distance between rows.
+pub type Gate<'a> = dyn Fn(usize, usize, &mut [f32], &mut [f32]) + Sync + 'a;
+
 /// What is done with finished tiles.
 #[derive(Clone, Copy)]
 pub enum Finish<'a> {
     /// Bias and residual are added.
     Linear,
     /// The first weight's products go through a function that also gets the second weight's.
-    Gated(&'a (dyn Fn(&mut [f32], &[f32]) + Sync)),
+    Gated(&'a Gate<'a>),
 }
 
 /// One linear layer.
@@ -103,7 +107,8 @@ fn multiply_block(
                     dispatch(level, task);
                 }
                 if let Finish::Gated(f) = finish {
-                    f(&mut tile[..rows * stride], &other[..rows * stride]);
+                    let len = rows * stride;
+                    f(first, stride, &mut tile[..len], &mut other[..len]);
                 }
                 let out = &mut out;
                 dispatch(level, Unpack { tile, stride, out });

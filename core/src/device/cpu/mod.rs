@@ -13,6 +13,7 @@ mod memory;
 mod parallel;
 mod scratch;
 mod simd;
+mod strided;
 
 use std::ops::Range;
 
@@ -22,6 +23,7 @@ pub use matvec::linear;
 pub use memory::{Bytes, CpuDispatch, Elements, ElementsMut};
 pub use parallel::{for_each_chunk, for_each_part, for_each_row, threads};
 pub use simd::{Level, force_level};
+pub use strided::gemm;
 
 use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
 use crate::kernels::Access;
