@@ -5,10 +5,13 @@
 //! live in kernels and in [`nn`](crate::nn). The gradient of operator `f` is operator
 //! `f_backward`: inputs of `f` and `dy`, outputs `d_x` for each input `x`.
 
+mod activation;
 mod array;
 mod call;
 mod check;
 mod conv;
+mod linear;
+mod mlp;
 mod norm;
 mod recurrent;
 mod setting;
@@ -28,7 +31,14 @@ pub use check::{Compared, check, nmse};
 pub use setting::{Kind, Setting, Settings};
 
 /// Every operator, by domain.
-static OPS: &[&[Op]] = &[conv::OPS, norm::OPS, recurrent::OPS];
+static OPS: &[&[Op]] = &[
+    activation::OPS,
+    conv::OPS,
+    linear::OPS,
+    mlp::OPS,
+    norm::OPS,
+    recurrent::OPS,
+];
 
 /// Every operator.
 pub fn all() -> impl Iterator<Item = &'static Op> {
@@ -51,6 +61,7 @@ pub fn find(name: &str) -> Result<&'static Op> {
 }
 
 /// An operator's interface and how it is recorded.
+#[derive(Clone, Copy)]
 pub struct Op {
     /// The field's name, in snake case.
     pub name: &'static str,
