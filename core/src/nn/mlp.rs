@@ -261,6 +261,16 @@ impl Recording {
         self.linear(&h, &mlp.fc2)
     }
 
+    /// `fc2(act(fc1(x))) + residual`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when a shape does not fit.
+    pub fn mlp_residual(&mut self, x: &Tensor, mlp: &Mlp, residual: &Tensor) -> Result<Tensor> {
+        let h = self.mlp_hidden(x, mlp)?;
+        self.linear_residual(&h, &mlp.fc2, residual)
+    }
+
     fn mlp_hidden(&mut self, x: &Tensor, mlp: &Mlp) -> Result<Tensor> {
         let z = self.linear(x, &mlp.fc1)?;
         self.activate(&z, mlp.activation)

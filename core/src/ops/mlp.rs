@@ -18,9 +18,9 @@ pub static OPS: &[Op] = &[
     LLAMA3_BACKWARD,
 ];
 
-const X: Input = Input::new("x", "... C", "");
+pub(super) const X: Input = Input::new("x", "... C", "");
 const Y: Output = Output::new("y", "... O", "");
-const DX: Output = Output::new("d_x", "... C", "");
+pub(super) const DX: Output = Output::new("d_x", "... C", "");
 const RESIDUAL: Output = Output::new("residual", "... C", "x itself, with return_residual");
 
 const FC1_WEIGHT: Input = Input::new("fc1.weight", "F C", "");
@@ -68,7 +68,7 @@ const GATED_SETTINGS: &[Setting] = &[
 ];
 
 /// A setting that may be left out, as a size.
-fn size(c: &Call<'_>, name: &str) -> Result<Option<usize>> {
+pub(super) fn size(c: &Call<'_>, name: &str) -> Result<Option<usize>> {
     match c.settings.maybe_int(name) {
         Some(_) => c.settings.size(name).map(Some),
         None => Ok(None),
@@ -76,7 +76,7 @@ fn size(c: &Call<'_>, name: &str) -> Result<Option<usize>> {
 }
 
 /// The axis must have the length that the settings ask for.
-fn expect(c: &Call<'_>, axis: &str, len: usize, rule: &str) -> Result<()> {
+pub(super) fn expect(c: &Call<'_>, axis: &str, len: usize, rule: &str) -> Result<()> {
     match c.axis(axis) {
         found if found == len => Ok(()),
         found => Err(c.error(format_args!("{axis} is {found}, expected {len} ({rule})"))),
@@ -125,7 +125,7 @@ fn check_gated(c: &Call<'_>) -> Result<()> {
 }
 
 /// Gives y in the lead axes of x, and x itself when it is asked for.
-fn give(c: &mut Call<'_>, y: &Tensor) {
+pub(super) fn give(c: &mut Call<'_>, y: &Tensor) {
     let shape = [c.lead(), &[y.cols()]].concat();
     c.output("y", y, &shape);
 }
@@ -139,7 +139,11 @@ fn give_residual(c: &mut Call<'_>) {
 }
 
 /// Gives the gradients of a linear layer.
-fn give_linear(c: &mut Call<'_>, [weight, bias]: [&'static str; 2], gradients: &LinearGradients) {
+pub(super) fn give_linear(
+    c: &mut Call<'_>,
+    [weight, bias]: [&'static str; 2],
+    gradients: &LinearGradients,
+) {
     c.output(weight, &gradients.weight, &gradients.weight.shape);
     if let Some(gradient) = &gradients.bias {
         c.output(bias, gradient, &gradient.shape);
@@ -445,3 +449,84 @@ const LLAMA3_BACKWARD: Op = Op {
         vec![example.set("multiple_of", "7")]
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use pollster::block_on;
+
+    use super::super::{find, nmse, run};
+    use super::*;
+    use crate::device::cpu::CpuDevice;
+
+    fn call(op: &str, example: &Example) -> Result<BTreeMap<&'static str, Array>> {
+        let (inputs, settings) = example.call();
+        let ran = block_on(run(&CpuDevice::new(), find(op)?, inputs, &settings))?;
+        Ok(ran.outputs)
+    }
+
+    fn told(op: &str, example: &Example) -> String {
+        call(op, example).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_llama_checkpoint_is_a_gated_mlp_in_either_packing() {
+        let llama = llama3_example(&[3, 6], 16).set("multiple_of", "8");
+        let want = call("llama3_feed_forward", &llama).unwrap();
+        let input = |name| {
+            let found = llama.inputs.iter().find(|(n, _)| *n == name);
+            found.unwrap().1.clone()
+        };
+        let (w1, w3) = (input("w1.weight").to_f32(), input("w3.weight").to_f32());
+        for (packing, halves) in [("value_gate", [&w3, &w1]), ("gate_value", [&w1, &w3])] {
+            let packed = halves.map(|h| h.as_slice()).concat();
+            let example = Example::new()
+                .input("x", input("x"))
+                .input("fc1.weight", Array::f32(&[32, 6], &packed))
+                .input("fc2.weight", input("w2.weight"))
+                .set("activation", "swiglu")
+                .set("multiple_of", "8")
+                .set("bias1", "false")
+                .set("bias2", "false")
+                .set("packing", packing);
+            let got = call("gated_mlp", &example).unwrap();
+            let error = nmse(&got["y"].to_f32(), &want["y"].to_f32());
+            assert!(error < 1e-13, "{packing}: NMSE {error:.1e}");
+        }
+    }
+
+    #[test]
+    fn return_residual_gives_x_beside_y() {
+        let plain = mlp_example(&[2, 6], 24, 6, true);
+        assert!(!call("mlp", &plain).unwrap().contains_key("residual"));
+        let both = call("mlp", &plain.clone().set("return_residual", "true")).unwrap();
+        assert_eq!(both["residual"], plain.inputs[0].1);
+    }
+
+    #[test]
+    fn a_block_of_another_size_is_refused_by_its_rule() {
+        assert_eq!(
+            told("mlp", &mlp_example(&[2, 6], 25, 6, true)),
+            "mlp: F is 25, expected 24 (hidden_features, 4 in_features by default)"
+        );
+        let wide = gated_example(&[2, 48], 256, 48, true);
+        assert_eq!(
+            told("gated_mlp", &wide),
+            "gated_mlp: F is 256, expected 128 (hidden_features, int(8 in_features / 3) by default, \
+             rounded up to multiple_of)"
+        );
+        let llama = llama3_example(&[2, 6], 17).set("multiple_of", "8");
+        assert!(told("llama3_feed_forward", &llama).contains("F is 17, expected 16"));
+        let bare = mlp_example(&[2, 6], 24, 6, false).set("bias1", "true");
+        assert_eq!(
+            told("mlp", &bare),
+            "mlp: input fc1.bias is missing; set bias1=false to go without"
+        );
+        let biased = mlp_example(&[2, 6], 24, 6, true).set("bias2", "false");
+        assert_eq!(
+            told("mlp", &biased),
+            "mlp: fc2.bias is given, but bias2 is false"
+        );
+    }
+}
