@@ -9,7 +9,12 @@ const headers = {
 export default defineConfig({
   // Relative, so that the folder can be put anywhere on a server.
   base: "./",
-  build: { target: "es2022", reportCompressedSize: false, assetsInlineLimit: 0 },
+  build: {
+    target: "es2022",
+    reportCompressedSize: false,
+    assetsInlineLimit: 0,
+    rolldownOptions: { input: ["index.html", "explore.html"] },
+  },
   worker: { format: "es" },
   server: { headers },
   preview: { headers },

@@ -45,6 +45,16 @@ pub fn ops() -> Result<JsValue, JsError> {
     Ok(to_js(&list)?)
 }
 
+/// The feed-forward blocks at a width: an array of `{op, hidden, parameters, flops, bytes, inputs}`.
+///
+/// # Errors
+///
+/// When `channels` is 0 or very large.
+#[wasm_bindgen]
+pub fn mlps(channels: u32) -> Result<JsValue, JsError> {
+    Ok(to_js(&ops::mlp_sizes(channels as usize)?)?)
+}
+
 #[wasm_bindgen]
 impl WebRuntime {
     /// `{name, backend, kind, driver}`.

@@ -8,6 +8,7 @@ import type {
   LoadOptions,
   Loaded,
   Message,
+  MlpSize,
   Op,
   Progress,
   Reply,
@@ -105,7 +106,7 @@ export class Runtime {
   /** Every operator with its inputs, settings and outputs. */
   readonly ops: Op[];
   readonly #worker: Worker;
-  readonly #waiting = new Map<number, { resolve: (outputs: Record<string, Tensor>) => void; reject: (error: Error) => void }>();
+  readonly #waiting = new Map<number, { resolve: (result: never) => void; reject: (error: Error) => void }>();
   #last = 0;
 
   private constructor(worker: Worker, device: Device, ops: Op[]) {
@@ -113,7 +114,7 @@ export class Runtime {
     this.device = device;
     this.ops = ops;
     listen(worker, (reply) => {
-      if (reply.type === "outputs") this.#take(reply.id)?.resolve(reply.outputs);
+      if (reply.type === "result") this.#take(reply.id)?.resolve(reply.result as never);
       else if (reply.type === "failed") this.#take(reply.id)?.reject(new Error(reply.message));
       else if (reply.type === "error") this.#failAll(reply.message);
     });
@@ -138,10 +139,24 @@ export class Runtime {
 
   /** Runs an operator, such as `op("rms_norm", { x, weight }, { eps: 1e-6 })`. */
   op(name: string, inputs: Record<string, Input>, settings: Record<string, Setting> = {}): Promise<Record<string, Tensor>> {
+    return this.#ask((id) => ({ type: "op", id, name, inputs, settings }));
+  }
+
+  /** Milliseconds of each of `runs` runs, after one that does not count. */
+  time(name: string, inputs: Record<string, Input>, settings: Record<string, Setting>, runs: number): Promise<number[]> {
+    return this.#ask((id) => ({ type: "time", id, name, inputs, settings, runs }));
+  }
+
+  /** The feed-forward blocks at a width of `channels`, each with the hidden size of its own rule. */
+  mlps(channels: number): Promise<MlpSize[]> {
+    return this.#ask((id) => ({ type: "mlps", id, channels }));
+  }
+
+  #ask<T>(request: (id: number) => Request): Promise<T> {
     return new Promise((resolve, reject) => {
       const id = ++this.#last;
       this.#waiting.set(id, { resolve, reject });
-      send(this.#worker, { type: "op", id, name, inputs, settings });
+      send(this.#worker, request(id));
     });
   }
 

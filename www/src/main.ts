@@ -2,6 +2,7 @@
 // `data-wasm-bytes` of #adapter.
 
 import { Model, type Answer, type LoadOptions, type Loaded, type Message, type Progress, type Source } from "./index.ts";
+import "./console.ts";
 
 type State = "idle" | "loading" | "ready" | "answering" | "error";
 

@@ -121,9 +121,23 @@ export interface Op {
   bound: number;
 }
 
+/** A feed-forward block at some width. */
+export interface MlpSize {
+  op: string;
+  hidden: number;
+  parameters: number;
+  /** Floating-point operations of a token. */
+  flops: number;
+  /** Bytes of the weights in f32. */
+  bytes: number;
+  inputs: { name: string; shape: number[] }[];
+}
+
 export type Request =
   | { type: "open"; device: LoadOptions["device"] }
   | { type: "op"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting> }
+  | { type: "time"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting>; runs: number }
+  | { type: "mlps"; id: number; channels: number }
   | { type: "load"; source: Source; options: LoadOptions }
   | { type: "generate"; prompt: string | Message[]; options: GenerateOptions }
   | { type: "cancel" }
@@ -131,7 +145,7 @@ export type Request =
 
 export type Reply =
   | { type: "opened"; device: Device; ops: Op[] }
-  | { type: "outputs"; id: number; outputs: Record<string, Tensor> }
+  | { type: "result"; id: number; result: Record<string, Tensor> | number[] | MlpSize[] }
   | { type: "failed"; id: number; message: string }
   | { type: "progress"; progress: Progress }
   | { type: "token"; text: string; id: number }

@@ -1,7 +1,7 @@
 // The model's thread: all computing happens here, so that the page never freezes.
 
-import init, { devices, load, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
-import type { Adapter, Answer, Device, Info, Op, Progress, Reply, Request, Tensor } from "./protocol.ts";
+import init, { devices, load, mlps, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
+import type { Adapter, Answer, Device, Info, MlpSize, Op, Progress, Reply, Request, Tensor } from "./protocol.ts";
 
 /** Progress is told at most this often, in milliseconds. */
 const PROGRESS_EVERY = 50;
@@ -31,6 +31,20 @@ function teller(): (phase: Progress["phase"], done: number, total: number) => vo
   };
 }
 
+type Call = Extract<Request, { type: "op" | "time" | "mlps" }>;
+
+async function compute(request: Call): Promise<Record<string, Tensor> | number[] | MlpSize[]> {
+  if (!runtime) throw new Error("no device is open");
+  switch (request.type) {
+    case "op":
+      return (await runtime.op(request.name, request.inputs, request.settings)) as Record<string, Tensor>;
+    case "time":
+      return [...(await runtime.time(request.name, request.inputs, request.settings, request.runs))];
+    case "mlps":
+      return mlps(request.channels) as MlpSize[];
+  }
+}
+
 async function handle(request: Request): Promise<void> {
   switch (request.type) {
     case "load": {
@@ -54,13 +68,14 @@ async function handle(request: Request): Promise<void> {
       reply({ type: "opened", device: runtime.info() as Device, ops: ops() as Op[] });
       return;
     }
-    case "op": {
+    case "op":
+    case "time":
+    case "mlps": {
+      const { id } = request;
       try {
-        if (!runtime) throw new Error("no device is open");
-        const outputs = (await runtime.op(request.name, request.inputs, request.settings)) as Record<string, Tensor>;
-        reply({ type: "outputs", id: request.id, outputs });
+        reply({ type: "result", id, result: await compute(request) });
       } catch (error) {
-        reply({ type: "failed", id: request.id, message: text(error) });
+        reply({ type: "failed", id, message: text(error) });
       }
       return;
     }

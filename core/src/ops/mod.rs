@@ -16,6 +16,7 @@ mod norm;
 mod recurrent;
 mod setting;
 mod shape;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +30,7 @@ pub use array::{Array, ElementType, TensorFile};
 pub use call::{Call, Ran, Ready, prepare, run};
 pub use check::{Compared, check, nmse};
 pub use setting::{Kind, Setting, Settings};
+pub use sizes::{MlpSize, mlp_sizes};
 
 /// Every operator, by domain.
 static OPS: &[&[Op]] = &[

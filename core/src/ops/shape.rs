@@ -11,6 +11,23 @@ pub struct Axes {
 }
 
 impl Axes {
+    /// Axes of these lengths.
+    pub fn of(axes: &[(&str, usize)]) -> Self {
+        Axes {
+            named: axes.iter().map(|(n, l)| ((*n).to_owned(), *l)).collect(),
+            lead: None,
+        }
+    }
+
+    /// The shape that a pattern of known axes stands for.
+    pub fn shape(&self, pattern: &str) -> Option<Vec<usize>> {
+        let len = |axis| match parts(axis) {
+            (times, "") => Some(times),
+            (times, name) => self.named.get(name)?.checked_mul(times),
+        };
+        pattern.split_whitespace().map(len).collect()
+    }
+
     /// Length of axis `name`.
     pub fn get(&self, name: &str) -> Option<usize> {
         self.named.get(name).copied()

@@ -81,12 +81,15 @@ fn compute(args: &Op, name: &str, device: &dyn Device, ui: Ui) -> anyhow::Result
     let mut inputs = BTreeMap::new();
     let mut ignored = Vec::new();
     for path in &args.input {
-        // The tensor's name in the file, and the input it is for.
+        // The inputs that a tensor of the file is for.
         let wanted = |tensor: &str| {
-            let renamed = renamed.iter().find(|(_, name)| *name == tensor);
-            let input = renamed.map_or(tensor, |(input, _)| input);
-            let known = op.inputs.iter().any(|i| i.name == input);
-            (known || renamed.is_some()).then(|| input.to_owned())
+            let renamed_to = renamed.iter().filter(|(_, name)| *name == tensor);
+            let mut inputs: Vec<String> = renamed_to.map(|(input, _)| input.clone()).collect();
+            let known = op.inputs.iter().any(|i| i.name == tensor);
+            if known && !renamed.contains_key(tensor) {
+                inputs.push(tensor.to_owned());
+            }
+            inputs
         };
         for (tensor, array) in read(path, &wanted, &mut ignored)? {
             if inputs.insert(tensor.clone(), array).is_some() {
@@ -245,31 +248,33 @@ fn pairs(flag: &str, texts: &[String]) -> anyhow::Result<BTreeMap<String, String
 /// of the others go to `ignored`.
 fn read(
     path: &Path,
-    wanted: &dyn Fn(&str) -> Option<String>,
+    wanted: &dyn Fn(&str) -> Vec<String>,
     ignored: &mut Vec<String>,
 ) -> anyhow::Result<Vec<(String, Array)>> {
     let source = MmapSource::open(path)?;
     let mut tensors = Vec::new();
     if block_on(FileKind::of(&source))? == FileKind::Gguf {
         for info in block_on(GgufHeader::read(&source, 0))?.tensors {
-            // A model has hundreds of others.
-            let Some(input) = wanted(&info.name) else {
+            let inputs = wanted(&info.name);
+            if inputs.is_empty() {
+                // A model has hundreds of others.
                 continue;
-            };
+            }
             let mut bytes = vec![0; usize::try_from(info.bytes)?];
             block_on(source.read(info.offset, &mut bytes))?;
             let array = Array::new(ElementType::Weight(info.dtype), &info.shape, bytes)?;
-            tensors.push((input, array));
+            tensors.extend(inputs.into_iter().map(|input| (input, array.clone())));
         }
         return Ok(tensors);
     }
     let mut bytes = vec![0; usize::try_from(source.len())?];
     block_on(source.read(0, &mut bytes))?;
     for (name, array) in TensorFile::read(&path.display().to_string(), &bytes)?.tensors {
-        match wanted(&name) {
-            Some(input) => tensors.push((input, array)),
-            None => ignored.push(name),
+        let inputs = wanted(&name);
+        if inputs.is_empty() {
+            ignored.push(name);
         }
+        tensors.extend(inputs.into_iter().map(|input| (input, array.clone())));
     }
     Ok(tensors)
 }
