@@ -116,6 +116,7 @@ fn remote() -> Remote {
             max_workgroups: 65_535,
             subgroup: None,
             f16: false,
+            packed_dot: false,
         },
         written: Cell::new(0),
     }

@@ -22,6 +22,7 @@ fn limits(kind: DeviceKind) -> Limits {
         max_workgroups: 65535,
         subgroup: None,
         f16: false,
+        packed_dot: false,
     }
 }
 
@@ -29,6 +30,7 @@ fn every_limits() -> Vec<Limits> {
     let with = |kind, subgroup, f16| Limits {
         subgroup,
         f16,
+        packed_dot: f16,
         ..limits(kind)
     };
     vec![

@@ -100,6 +100,8 @@ pub struct Limits {
     pub subgroup: Option<(u32, u32)>,
     /// Can shaders use `f16`?
     pub f16: bool,
+    /// Can shaders use dot products of packed bytes (WGSL's `packed_4x8_integer_dot_product`)?
+    pub packed_dot: bool,
 }
 
 /// Device memory. Cloning shares it.

@@ -13,6 +13,7 @@ pub mod attention;
 pub mod case;
 pub mod column_sum;
 pub mod conv;
+pub mod dequantize_linear;
 pub mod differential_entropy;
 pub mod embedding;
 pub mod gated_activation;
@@ -24,8 +25,13 @@ pub mod kv_append;
 mod linear;
 pub mod lstm;
 pub mod matmul;
+pub mod matmul_integer;
 pub mod matvec;
 pub mod max_pool;
+pub mod quantize_activations;
+pub mod quantized_dot;
+pub mod quantized_matmul;
+pub mod quantized_matvec;
 pub mod repeat_penalty;
 pub mod rms_norm;
 pub mod rope;
@@ -58,6 +64,7 @@ pub static KERNELS: &[&Kernel] = &[
     &attention::KERNEL,
     &column_sum::KERNEL,
     &conv::KERNEL,
+    &dequantize_linear::KERNEL,
     &differential_entropy::KERNEL,
     &embedding::KERNEL,
     &gated_activation::KERNEL,
@@ -68,8 +75,13 @@ pub static KERNELS: &[&Kernel] = &[
     &kv_append::KERNEL,
     &lstm::KERNEL,
     &matmul::KERNEL,
+    &matmul_integer::KERNEL,
     &matvec::KERNEL,
     &max_pool::KERNEL,
+    &quantize_activations::KERNEL,
+    &quantized_dot::KERNEL,
+    &quantized_matmul::KERNEL,
+    &quantized_matvec::KERNEL,
     &repeat_penalty::KERNEL,
     &rms_norm::KERNEL,
     &rope::KERNEL,

@@ -9,7 +9,7 @@ use crate::{DType, Error, Result};
 
 /// Up to this many tokens a weight is read once per few tokens by `matvec`; above, `matmul`'s
 /// tiles reuse what they read.
-const MATVEC_TOKENS: usize = 8;
+pub(super) const MATVEC_TOKENS: usize = 8;
 
 /// `y = x W^T (+ b)`.
 pub struct Linear {

@@ -12,6 +12,7 @@ mod linear;
 mod matrix;
 mod mlp;
 mod norm;
+mod quantized;
 mod recurrent;
 mod sampling;
 
@@ -24,6 +25,7 @@ pub use linear::Linear;
 pub use matrix::Matrix;
 pub use mlp::{GatedMlp, Llama3FeedForward, Mlp, gated_mlp_hidden, llama3_hidden, mlp_hidden};
 pub use norm::RmsNorm;
+pub use quantized::{Activations, QuantizedLinear};
 pub use recurrent::{Cell, Direction, Layout, Recurrent, States};
 
 pub use crate::kernels::{Activation, Packing, gru, lstm};

@@ -13,6 +13,7 @@ mod conv;
 mod linear;
 mod mlp;
 mod norm;
+mod quantized;
 mod recurrent;
 mod setting;
 mod shape;
@@ -39,6 +40,7 @@ static OPS: &[&[Op]] = &[
     linear::OPS,
     mlp::OPS,
     norm::OPS,
+    quantized::OPS,
     recurrent::OPS,
 ];
 

@@ -5,6 +5,7 @@
 //! layout they are repacked to for the device.
 
 pub mod dequant;
+pub mod fastllm;
 pub mod file_kind;
 mod files;
 pub mod gguf;

@@ -67,6 +67,7 @@ impl CpuDevice {
                 max_workgroups: u32::MAX,
                 subgroup: None,
                 f16: false,
+                packed_dot: false,
             },
         }
     }

@@ -21,6 +21,7 @@ use pipeline::{Compiled, WgpuPrepared};
 /// An adapter that could become a device.
 pub struct Adapter {
     adapter: wgpu::Adapter,
+    packed_dot: bool,
     /// What it calls itself.
     pub info: DeviceInfo,
 }
@@ -67,13 +68,16 @@ pub async fn adapters() -> Vec<Adapter> {
     } else {
         instance.enumerate_adapters(wgpu::Backends::all()).await
     };
-    let mut adapters: Vec<Adapter> = found.into_iter().map(Adapter::new).collect();
+    let packed_dot = (instance.wgsl_language_features())
+        .contains(wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct);
+    let adapter = |a| Adapter::new(a, packed_dot);
+    let mut adapters: Vec<Adapter> = found.into_iter().map(adapter).collect();
     adapters.sort_by_key(|a| a.info.kind);
     adapters
 }
 
 impl Adapter {
-    fn new(adapter: wgpu::Adapter) -> Self {
+    fn new(adapter: wgpu::Adapter, packed_dot: bool) -> Self {
         let info = adapter.get_info();
         let kind = match info.device_type {
             wgpu::DeviceType::DiscreteGpu => DeviceKind::DiscreteGpu,
@@ -96,6 +100,7 @@ impl Adapter {
         let driver = format!("{} {}", info.driver, info.driver_info);
         Adapter {
             adapter,
+            packed_dot,
             info: DeviceInfo {
                 name,
                 backend: backend.to_string(),
@@ -134,7 +139,8 @@ impl Adapter {
         });
         let uncaptured = Arc::clone(&fault);
         device.on_uncaptured_error(Arc::new(move |error| set_fault(&uncaptured, error.into())));
-        let limits = limits(&self.info, &device, &self.adapter.get_info());
+        let mut limits = limits(&self.info, &device, &self.adapter.get_info());
+        limits.packed_dot = self.packed_dot;
         Ok(WgpuDevice {
             info: self.info,
             limits,
@@ -165,6 +171,7 @@ fn limits(info: &DeviceInfo, device: &wgpu::Device, adapter: &wgpu::AdapterInfo)
             .contains(wgpu::Features::SUBGROUP)
             .then_some(subgroup),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        packed_dot: false,
     }
 }
 
