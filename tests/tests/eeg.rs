@@ -1,4 +1,5 @@
-//! The classifiers of emotions from EEG, and the recurrent layers, against what PyTorch recorded.
+//! The classifiers of emotions from EEG, convolution, pooling and recurrent layers, against what
+//! PyTorch recorded.
 
 use std::path::PathBuf;
 
@@ -17,13 +18,14 @@ fn read(path: &PathBuf) -> TensorFile {
 
 #[test]
 fn recorded_results_are_matched_on_every_device() {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(data().join("eeg"))
-        .expect("the folder is there")
+    let mut files: Vec<PathBuf> = ["eeg", "signals"]
+        .into_iter()
+        .flat_map(|folder| std::fs::read_dir(data().join(folder)).expect("the folder is there"))
         .map(|entry| entry.expect("it can be listed").path())
         .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
         .collect();
     files.extend(["lstm", "gru"].map(|f| data().join(format!("layers/{f}.safetensors"))));
-    assert_eq!(files.len(), 7);
+    assert_eq!(files.len(), 15);
     for path in &files {
         let file = read(path);
         for device in devices() {

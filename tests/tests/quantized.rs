@@ -15,7 +15,7 @@ use shardlight::{DType, Result};
 use shardlight_tests::devices;
 
 const ROWS: usize = 37;
-const COLS: usize = 576;
+const COLS: usize = 160;
 
 fn weight(format: IntFormat) -> IntWeight {
     let bytes = (0..ROWS * COLS * format.bits() / 8).map(|i| (i * 37 % 251) as u8);

@@ -6,12 +6,12 @@ metadata names the operator (`kind`), its tensors are weights, inputs and the pr
 Needs torch; run from anywhere. The output depends only on SEED and the package.
 """
 
-import json
-import struct
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from safetensors_file import write
 
 SEED = 20261122
 OUT = Path(__file__).resolve().parents[1] / "data" / "eeg"
@@ -58,18 +58,7 @@ def differential_entropy(signals):
 
 
 def save(name, kind, tensors):
-    """A safetensors file: length of the header, header, bytes."""
-    header, blobs, at = {"__metadata__": {"kind": kind}}, [], 0
-    for key in sorted(tensors):
-        value = tensors[key].detach().float().contiguous()
-        blob = value.numpy().astype("<f4").tobytes()
-        header[key] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [at, at + len(blob)]}
-        at += len(blob)
-        blobs.append(blob)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+    write(OUT / name, {"kind": kind}, tensors)
 
 
 def main():
