@@ -1,7 +1,8 @@
-// argmax: y[t] = the smallest c with x[t, c] = max_c x[t, c], or 0xFFFFFFFF if row t holds a NaN
+// argmax: y[t] = the smallest i with x[t, i] = max_i x[t, i] along an axis, or 0xFFFFFFFF if row t
+// holds a NaN. MIN: of the smallest element. LAST: the largest such i.
 //
-// x  (T, C)  f32, read as u32  read
-// y  (T,)    u32               write
+// x  (OUTER, C, INNER)  f32, read as u32  read
+// y  (OUTER, INNER)     u32               write
 //
 // Dispatch: one workgroup per row, and one barrier. FEW: the workgroup is so small that its first
 // invocation merges alone (adapters that are CPUs).
@@ -14,19 +15,35 @@ const MERGE: u32 = 16u;
 struct Args {
     T: u32,
     C: u32,
+    INNER: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read_write> y: array<u32>;
 @group(0) @binding(2) var<uniform> args: Args;
 
+#import axis
 #import order
 
 var<workgroup> found: array<vec2<u32>, WG>;
 
-/// The better of two (order, index) pairs.
+/// What is greatest for the element that is wanted.
+fn key(bits: u32) -> u32 {
+    let o = order(bits);
+#if MIN
+    return select(~o, NAN_ORDER, o == NAN_ORDER);
+#else
+    return o;
+#endif
+}
+
+/// The better of two (key, index) pairs.
 fn better(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+#if LAST
+    return select(a, b, b.x > a.x || (b.x == a.x && b.y > a.y));
+#else
     return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
+#endif
 }
 
 @compute @workgroup_size(WG)
@@ -39,12 +56,16 @@ fn main(
     if t >= args.T {
         return;
     }
-    let row = t * args.C;
-    // (0, last) loses to every element: the order of -inf is greater than 0.
+    let row = axis_at(t, 0u);
+    // (0, any) loses to every element: the key of an infinity is greater than 0.
     var best = vec2<u32>(0u, 0xFFFFFFFFu);
     for (var c = lane; c < args.C; c += WG) {
-        let value = order(x[row + c]);
+        let value = key(x[row + c * args.INNER]);
+#if LAST
+        if value >= best.x {
+#else
         if value > best.x {
+#endif
             best = vec2<u32>(value, c);
         }
     }

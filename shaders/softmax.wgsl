@@ -1,84 +1,89 @@
-// softmax: y[t, c] = exp(x[t, c] - max_c x[t]) / sum_c exp(x[t, c] - max_c x[t])
+// softmax: y = exp(z - max z) / sum exp(z - max z), z = x / TEMPERATURE, along an axis;
+// LOG: y = z - max z - ln(sum exp(z - max z))
 //
-// x  (T, C)  f32  read    -inf masks an element; a row of -inf gives zeros
-// y  (T, C)  f32  write
+// x     (OUTER, C, INNER)  f32             read   -inf masks an element
+// mask  (MASKED,)          u32             read   MASK: not 0 masks; repeated along x
+// y     (OUTER, C, INNER)  f32, as u32     write  a masked element gives 0, or with LOG -inf
 //
-// Dispatch: one workgroup per row; with SERIAL one invocation per row (no barrier: for adapters
-// that are CPUs). Infinities are compared as the lowest finite number: WGSL may assume none.
+// Dispatch: one workgroup per row; with SERIAL one invocation per row. Infinities are compared as
+// the lowest finite number and written as bits: WGSL may assume none.
 // Reference: core/src/kernels/softmax.rs.
 
 const WG: u32 = 256u;
 const LOWEST: f32 = -3.4028234e38;
+const NEGATIVE_INFINITY: u32 = 0xFF800000u;
 
 struct Args {
     T: u32,
     C: u32,
+    INNER: u32,
+    MASKED: u32,
+    TEMPERATURE: f32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
-@group(0) @binding(2) var<uniform> args: Args;
+#if MASK
+@group(0) @binding(1) var<storage, read> mask: array<u32>;
+#endif
+@group(0) @binding(2) var<storage, read_write> y: array<u32>;
+@group(0) @binding(3) var<uniform> args: Args;
+
+#import row
+#import axis
+
+fn value(i: u32) -> f32 {
+#if MASK
+    if mask[i % args.MASKED] != 0u {
+        return LOWEST;
+    }
+#endif
+    return x[i];
+}
 
 fn weight(value: f32, largest: f32) -> f32 {
-    return select(0.0, exp(value - largest), value > LOWEST);
+    return select(0.0, exp((value - largest) / args.TEMPERATURE), value > LOWEST);
 }
 
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
 #if SERIAL
-@compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let t = (group.x + group.y * groups.x) * WG + lane;
-    if t >= args.T {
-        return;
-    }
-    let first = t * args.C;
-    let end = first + args.C;
-    var largest = LOWEST;
-    for (var i = first; i < end; i += 1u) {
-        largest = max(largest, x[i]);
-    }
-    var sum = 0.0;
-    for (var i = first; i < end; i += 1u) {
-        let e = weight(x[i], largest);
-        y[i] = e;
-        sum += e;
-    }
-    let scale = select(0.0, 1.0 / sum, sum > 0.0);
-    for (var i = first; i < end; i += 1u) {
-        y[i] = y[i] * scale;
-    }
-}
+    let t = (group.x + group.y * groups.x) * WG + local;
+    let lane = 0u;
 #else
-#import reduce
-
-@compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
     let t = group.x + group.y * groups.x;
+    let lane = local;
+#endif
     if t >= args.T {
         return;
     }
-    let first = t * args.C + lane;
-    let end = (t + 1u) * args.C;
+    let first = axis_at(t, 0u);
     var own = LOWEST;
-    for (var i = first; i < end; i += WG) {
-        own = max(own, x[i]);
+    for (var c = lane; c < args.C; c += STEP) {
+        own = max(own, value(first + c * args.INNER));
     }
-    let largest = reduce_max(own, lane);
+    let largest = row_max(own, lane);
     var part = 0.0;
-    for (var i = first; i < end; i += WG) {
-        part += weight(x[i], largest);
+    for (var c = lane; c < args.C; c += STEP) {
+        part += weight(value(first + c * args.INNER), largest);
     }
-    let sum = reduce_sum(part, lane);
+    let sum = row_sum(part, lane);
+#if LOG
+    let level = log(max(sum, 1.0));
+#else
     let scale = select(0.0, 1.0 / sum, sum > 0.0);
-    for (var i = first; i < end; i += WG) {
-        y[i] = weight(x[i], largest) * scale;
+#endif
+    for (var c = lane; c < args.C; c += STEP) {
+        let i = first + c * args.INNER;
+        let v = value(i);
+#if LOG
+        let result = (v - largest) / args.TEMPERATURE - level;
+        y[i] = select(NEGATIVE_INFINITY, bitcast<u32>(result), v > LOWEST);
+#else
+        y[i] = bitcast<u32>(weight(v, largest) * scale);
+#endif
     }
 }
-#endif

@@ -1,19 +1,24 @@
-// top_k: the TOP largest of x in falling order, ties by smaller id; every NaN comes first, with its
-// own bits, so that the host sees it
+// top_k: the TOP largest along an axis of x in falling order, ties by smaller id; every NaN comes
+// first, with its own bits, so that the host sees it. SMALLEST: the other end, in rising order,
+// NaNs last.
 //
-// x       (C,)    f32, read as u32     read
-// values  (TOP,)  f32, written as u32  write
-// ids     (TOP,)  u32                  write
+// x       (OUTER, C, INNER)    f32, read as u32     read
+// values  (OUTER, TOP, INNER)  f32, written as u32  write
+// ids     (OUTER, TOP, INNER)  u32                  write
 //
-// Dispatch (1, 1, 1). Radix select: an element's key is its order, then its inverted id, so all
-// keys differ; up to 8 passes of 8 bits narrow the TOP-th largest key down, most stop after 3 or 4.
-// Then the TOP elements from there on are collected and each counts how many are before it.
-// TOP <= 128, TOP <= C. Reference: core/src/kernels/top_k.rs.
+// An element's key is its order, then its inverted id, so all keys differ.
+// COUNT: an invocation has an element and counts how many are before it (any TOP, short rows).
+// Otherwise a workgroup has a row, TOP <= 128. Radix select: up to 8 passes of 8 bits narrow the
+// TOP-th largest key down, most stop after 3 or 4. Then the TOP elements from there on are
+// collected and each counts how many are before it.
+// TOP <= C. Reference: core/src/kernels/top_k.rs.
 
 const WG: u32 = 256u;
 
 struct Args {
+    T: u32,
     C: u32,
+    INNER: u32,
     TOP: u32,
 }
 
@@ -22,8 +27,52 @@ struct Args {
 @group(0) @binding(2) var<storage, read_write> ids: array<u32>;
 @group(0) @binding(3) var<uniform> args: Args;
 
+#import axis
 #import order
 
+fn is_before(a: vec2<u32>, b: vec2<u32>) -> bool {
+    return a.x > b.x || (a.x == b.x && a.y > b.y);
+}
+
+fn key_of(first: u32, c: u32) -> vec2<u32> {
+    let o = order(x[first + c * args.INNER]);
+#if SMALLEST
+    return vec2<u32>(~o, ~c);
+#else
+    return vec2<u32>(o, ~c);
+#endif
+}
+
+fn put(t: u32, first: u32, rank: u32, c: u32) {
+    let i = (t / args.INNER * args.TOP + rank) * args.INNER + t % args.INNER;
+    ids[i] = c;
+    values[i] = x[first + c * args.INNER];
+}
+
+#if COUNT
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.x + group.y * groups.x) * WG + local;
+    let t = i / args.C;
+    if t >= args.T {
+        return;
+    }
+    let c = i % args.C;
+    let first = axis_at(t, 0u);
+    let own = key_of(first, c);
+    var rank = 0u;
+    for (var other = 0u; other < args.C; other += 1u) {
+        rank += select(0u, 1u, is_before(key_of(first, other), own));
+    }
+    if rank < args.TOP {
+        put(t, first, rank, c);
+    }
+}
+#else
 const MOST: u32 = 128u;
 
 var<workgroup> histogram: array<atomic<u32>, 256>;
@@ -34,12 +83,17 @@ var<workgroup> chosen: vec3<u32>;
 var<workgroup> count: atomic<u32>;
 var<workgroup> list: array<vec2<u32>, MOST>;
 
-fn is_before(a: vec2<u32>, b: vec2<u32>) -> bool {
-    return a.x > b.x || (a.x == b.x && a.y > b.y);
-}
-
 @compute @workgroup_size(WG)
-fn main(@builtin(local_invocation_index) lane: u32) {
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let t = group.x + group.y * groups.x;
+    if t >= args.T {
+        return;
+    }
+    let first = axis_at(t, 0u);
     // The first `known` bits of the TOP-th largest key, and how many elements that share them
     // are among the largest.
     var prefix = vec2<u32>(0u);
@@ -53,7 +107,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         let shift = 24u - 8u * (digit % 4u);
         let above = ~((2u << (shift + 7u)) - 1u);
         for (var c = lane; c < args.C; c += WG) {
-            let key = vec2<u32>(order(x[c]), ~c);
+            let key = key_of(first, c);
             let same = word == 0u || key.x == prefix.x;
             if same && (key[word] & above) == prefix[word] {
                 atomicAdd(&histogram[(key[word] >> shift) & 255u], 1u);
@@ -93,7 +147,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         }
     }
     for (var c = lane; c < args.C; c += WG) {
-        let key = vec2<u32>(order(x[c]), ~c);
+        let key = key_of(first, c);
         if !is_before(prefix, key) {
             let slot = atomicAdd(&count, 1u);
             if slot < MOST {
@@ -108,7 +162,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         for (var j = 0u; j < args.TOP; j += 1u) {
             rank += select(0u, 1u, is_before(list[j], key));
         }
-        ids[rank] = ~key.y;
-        values[rank] = x[~key.y];
+        put(t, first, rank, ~key.y);
     }
 }
+#endif

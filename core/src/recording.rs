@@ -173,13 +173,14 @@ pub fn resolve<'a>(tensor: &'a Tensor, plan: &ScratchPlan, pool: &'a [Buffer]) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::rms_norm;
+    use crate::kernels::norm;
 
-    fn norm(r: &mut Recording, x: &Tensor, w: &Tensor) -> Tensor {
+    fn norm_of(r: &mut Recording, x: &Tensor, w: &Tensor) -> Tensor {
         let y = r.scratch(DType::F32, &[1, 64]).unwrap();
         let params = Params::new().u32("T", 1).u32("FIRST", 0);
-        let bindings = vec![Some(x.clone()), Some(w.clone()), Some(y.clone())];
-        r.push(&rms_norm::KERNEL, params, bindings).unwrap();
+        let mut bindings = vec![Some(x.clone()), Some(w.clone()), None, None];
+        bindings.extend([Some(y.clone()), None, None, None]);
+        r.push(&norm::KERNEL, params, bindings).unwrap();
         y
     }
 
@@ -189,7 +190,7 @@ mod tests {
         let mut x = r.scratch(DType::F32, &[1, 64]).unwrap();
         let w = Tensor::new(Storage::Buffer(Buffer::new((), 256)), DType::F32, &[64]);
         for _ in 0..5 {
-            x = norm(&mut r, &x, &w);
+            x = norm_of(&mut r, &x, &w);
         }
         let plan = r.plan_scratch();
         assert_eq!(plan.buffers, [256, 256]);
@@ -201,10 +202,10 @@ mod tests {
         let mut r = Recording::new();
         let x = r.scratch(DType::F32, &[1, 64]).unwrap();
         let w = Tensor::new(Storage::Buffer(Buffer::new((), 256)), DType::F32, &[64]);
-        let y = norm(&mut r, &x, &w);
+        let y = norm_of(&mut r, &x, &w);
         r.keep(&y);
-        let z = norm(&mut r, &y, &w);
-        norm(&mut r, &z, &w);
+        let z = norm_of(&mut r, &y, &w);
+        norm_of(&mut r, &z, &w);
         let plan = r.plan_scratch();
         let used_by_y = plan.slot.iter().filter(|b| **b == plan.slot[1]).count();
         assert_eq!(used_by_y, 1);

@@ -1,9 +1,10 @@
-//! Index of the largest element of each row; the smallest index wins ties, and
-//! [`NOT_A_NUMBER`] tells of a row that holds a NaN.
+//! Index of the largest (or smallest) element along an axis; the smallest (or largest) index wins
+//! ties, and [`NOT_A_NUMBER`] tells of a row that holds a NaN.
 //!
-//! Params: `T` rows, `C` columns.
+//! Params: `T` rows, `C` elements along the axis, `INNER` (see [`Axis`]). Switches: `MIN` for the
+//! smallest element, `LAST` for the largest index.
 
-use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
+use super::{Access, Axis, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
 use crate::device::cpu::{self, CpuDispatch};
 use crate::device::{DeviceKind, Limits};
 
@@ -14,7 +15,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::new("x", Access::Read),
         Binding::new("y", Access::Write),
     ],
-    uniforms: &["T", "C"],
+    uniforms: &["T", "C", "INNER"],
     variants,
     cpu,
     reference,
@@ -24,16 +25,16 @@ pub static KERNEL: Kernel = Kernel {
 /// The result for a row that holds a NaN.
 pub const NOT_A_NUMBER: u32 = u32::MAX;
 
-/// Parameters of a call.
-pub fn params(rows: usize, columns: usize) -> Params {
-    Params::new().u32("T", rows as u32).u32("C", columns as u32)
+/// Parameters of a call; `smallest` makes it argmin.
+pub fn params(axis: Axis, smallest: bool, last: bool) -> Params {
+    axis.params().bool("MIN", smallest).bool("LAST", last)
 }
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
     let groups = fold(p.get("T"), limits);
     let workgroup = Variant::new("workgroup", groups).set("WG", limits.max_workgroup_size.min(256));
     let serial = Variant::new("serial", groups).set("WG", 8).flag("FEW");
-    if limits.kind == DeviceKind::SoftwareGpu {
+    if limits.kind == DeviceKind::SoftwareGpu || p.get("C") <= 64 {
         vec![serial, workgroup]
     } else {
         vec![workgroup, serial]
@@ -55,16 +56,32 @@ pub(super) fn order(x: f32) -> u32 {
 }
 
 fn cpu(d: &CpuDispatch<'_>) {
-    let (rows, columns) = (d.params.size("T"), d.params.size("C"));
+    let axis = Axis::from(d.params);
+    let (smallest, last) = (d.params.is("MIN"), d.params.is("LAST"));
     let (x, mut y) = (d.f32(0), d.write::<u32>(1));
     let x = &*x;
-    cpu::for_each_row(&mut y, 1, rows, |t, y| {
+    let key = move |x: &f32| match order(*x) {
+        NOT_A_NUMBER => NOT_A_NUMBER,
+        order if smallest => !order,
+        order => order,
+    };
+    cpu::for_each_row(&mut y, 1, axis.rows(), |t, y| {
+        let first = axis.at(t, 0);
+        if axis.inner > 1 {
+            let row = x[first..].iter().step_by(axis.inner).take(axis.len);
+            y[0] = best(row.map(key), last);
+            return;
+        }
         // Two passes, of which the first, over all elements, runs in SIMD.
-        let x = &x[t * columns..][..columns];
-        let largest = x.iter().map(|v| order(*v)).max();
+        let row = &x[first..first + axis.len];
+        if smallest || last {
+            y[0] = best(row.iter().map(key), last);
+            return;
+        }
+        let largest = row.iter().map(|v| order(*v)).max();
         y[0] = match largest {
-            None | Some(u32::MAX) => NOT_A_NUMBER,
-            Some(largest) => x
+            None | Some(NOT_A_NUMBER) => NOT_A_NUMBER,
+            Some(largest) => row
                 .iter()
                 .position(|v| order(*v) == largest)
                 .map_or(NOT_A_NUMBER, |i| i as u32),
@@ -72,13 +89,31 @@ fn cpu(d: &CpuDispatch<'_>) {
     });
 }
 
+/// Index of the largest key, the first or last of equal ones.
+fn best(keys: impl Iterator<Item = u32>, last: bool) -> u32 {
+    let mut best = (0, NOT_A_NUMBER);
+    for (i, key) in keys.enumerate() {
+        if key > best.0 || (last && key == best.0) {
+            best = (key, i as u32);
+        }
+    }
+    match best.0 {
+        NOT_A_NUMBER => NOT_A_NUMBER,
+        _ => best.1,
+    }
+}
+
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
-    let columns = p.size("C");
-    for t in 0..p.size("T") {
-        let row = &arrays[0][t * columns..(t + 1) * columns];
+    let axis = Axis::from(p);
+    for t in 0..axis.rows() {
+        let row: Vec<f64> = (0..axis.len).map(|c| arrays[0][axis.at(t, c)]).collect();
         let mut best = 0;
         for (c, x) in row.iter().enumerate() {
-            if *x > row[best] {
+            let beats = match p.is("MIN") {
+                true => *x < row[best],
+                false => *x > row[best],
+            };
+            if beats || (p.is("LAST") && *x == row[best]) {
                 best = c;
             }
         }
@@ -88,11 +123,16 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
 }
 
 fn cases() -> Vec<Case> {
-    let sizes = [(1, 1), (1, 1031), (3, 256), (2, 7), (1, 49152)];
-    let mut cases: Vec<Case> = sizes
-        .into_iter()
-        .map(|(rows, columns)| case_of(columns, &case::random(1, rows * columns)))
-        .collect();
+    let axis = |outer, len, inner| Axis { outer, len, inner };
+    let axes = [
+        axis(1, 1, 1),
+        axis(1, 1031, 1),
+        axis(3, 256, 1),
+        axis(2, 7, 1),
+        axis(1, 49152, 1),
+        axis(2, 33, 5),
+        axis(1, 700, 3),
+    ];
     // By row: all negative, ties, a NaN, infinities, all -inf, zeros of both signs, a NaN with the
     // sign bit.
     let mut special = vec![-3.0f32; 7 * 300];
@@ -107,16 +147,23 @@ fn cases() -> Vec<Case> {
     special[1500 + 9] = -0.0;
     special[1500 + 10] = 0.0;
     special[1800 + 299] = -f32::NAN;
-    cases.push(case_of(300, &special));
+    let mut cases = Vec::new();
+    for (smallest, last) in [(false, false), (true, false), (false, true), (true, true)] {
+        for axis in axes {
+            let x = case::random(1, axis.elements());
+            cases.push(case_of(axis, smallest, last, &x));
+        }
+        cases.push(case_of(axis(7, 300, 1), smallest, last, &special));
+    }
     cases
 }
 
-fn case_of(columns: usize, x: &[f32]) -> Case {
-    let rows = x.len() / columns;
+fn case_of(axis: Axis, smallest: bool, last: bool, x: &[f32]) -> Case {
+    let rows = axis.rows();
     Case {
-        params: params(rows, columns),
+        params: params(axis, smallest, last),
         arrays: vec![
-            Some(HostArray::f32(&[rows, columns], x)),
+            Some(HostArray::f32(&[axis.outer, axis.len, axis.inner], x)),
             Some(HostArray::u32(&[rows], &vec![7; rows])),
         ],
         bound: 0.0,
@@ -129,7 +176,7 @@ mod tests {
 
     fn argmax(row: &[f64]) -> u32 {
         let mut arrays = vec![row.to_vec(), vec![0.0]];
-        reference(&params(1, row.len()), &mut arrays);
+        reference(&params(Axis::last(1, row.len()), false, false), &mut arrays);
         arrays[1][0] as u32
     }
 

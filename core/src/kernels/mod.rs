@@ -10,30 +10,43 @@ pub mod activation_backward;
 pub mod add;
 pub mod argmax;
 pub mod attention;
+pub mod axis;
 pub mod case;
 pub mod column_sum;
 pub mod conv;
+pub mod cross_entropy;
 pub mod dequantize_linear;
 pub mod differential_entropy;
+pub mod dropout;
 pub mod embedding;
 pub mod gated_activation;
 pub mod gated_activation_backward;
 pub mod gated_mlp;
 pub mod gemm;
+pub mod group_cross_entropy;
 pub mod gru;
+pub mod gumbel;
 pub mod kv_append;
+pub mod label_weight;
 mod linear;
+pub mod logit;
 pub mod lstm;
 pub mod matmul;
 pub mod matmul_integer;
 pub mod matvec;
 pub mod max_pool;
+pub mod norm;
+pub mod norm_backward;
+pub mod norm_backward_weight;
+pub mod one_hot;
+pub mod philox;
 pub mod quantize_activations;
 pub mod quantized_dot;
 pub mod quantized_matmul;
 pub mod quantized_matvec;
+pub mod random;
+pub mod reduce_sum;
 pub mod repeat_penalty;
-pub mod rms_norm;
 pub mod rope;
 pub mod sequence;
 pub mod softmax;
@@ -51,6 +64,7 @@ use crate::device::Limits;
 use crate::device::cpu::CpuDispatch;
 
 pub use act::Activation;
+pub use axis::Axis;
 pub use case::{Case, HostArray};
 pub use gated_activation::Packing;
 pub use linear::Size;
@@ -64,26 +78,37 @@ pub static KERNELS: &[&Kernel] = &[
     &attention::KERNEL,
     &column_sum::KERNEL,
     &conv::KERNEL,
+    &cross_entropy::KERNEL,
     &dequantize_linear::KERNEL,
     &differential_entropy::KERNEL,
+    &dropout::KERNEL,
     &embedding::KERNEL,
     &gated_activation::KERNEL,
     &gated_activation_backward::KERNEL,
     &gated_mlp::KERNEL,
     &gemm::KERNEL,
+    &group_cross_entropy::KERNEL,
     &gru::KERNEL,
+    &gumbel::KERNEL,
     &kv_append::KERNEL,
+    &label_weight::KERNEL,
+    &logit::KERNEL,
     &lstm::KERNEL,
     &matmul::KERNEL,
     &matmul_integer::KERNEL,
     &matvec::KERNEL,
     &max_pool::KERNEL,
+    &norm::KERNEL,
+    &norm_backward::KERNEL,
+    &norm_backward_weight::KERNEL,
+    &one_hot::KERNEL,
     &quantize_activations::KERNEL,
     &quantized_dot::KERNEL,
     &quantized_matmul::KERNEL,
     &quantized_matvec::KERNEL,
+    &random::KERNEL,
+    &reduce_sum::KERNEL,
     &repeat_penalty::KERNEL,
-    &rms_norm::KERNEL,
     &rope::KERNEL,
     &softmax::KERNEL,
     &top_k::KERNEL,

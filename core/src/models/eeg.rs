@@ -4,7 +4,9 @@
 //! Weights are arrays named as in a PyTorch `state_dict`; `tests/tools/eeg_classifiers.py` has the
 //! same models in PyTorch. Dropout is the identity at inference and does not appear.
 
-use crate::nn::{Activation, Arrays, Cell, Conv, Indices, Layout, Linear, Recurrent, Window};
+use crate::nn::{
+    Activation, Arrays, Cell, Conv, Indices, Layout, Linear, Recurrent, Softmax, Window,
+};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -63,7 +65,7 @@ impl RecurrentClassifier {
             &[entries, self.cell.hidden],
         );
         let logits = r.linear(&last, &self.dense)?;
-        r.softmax_rows(&logits)
+        r.softmax(&logits, &Softmax::default())
     }
 }
 
@@ -119,7 +121,7 @@ impl ConvClassifier {
         let h = r.linear(&flat, &self.hidden)?;
         let h = r.activate(&h, Activation::Relu)?;
         let logits = r.linear(&h, &self.dense)?;
-        r.softmax_rows(&logits)
+        r.softmax(&logits, &Softmax::default())
     }
 
     /// The same for band-filtered signals `(N, B, height, width, samples)`: their differential

@@ -1,27 +1,11 @@
 //! Single kernels that model files call by name.
 
-use crate::kernels::{differential_entropy, softmax, transpose};
+use crate::kernels::{differential_entropy, transpose};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
 
 impl Recording {
-    /// Softmax of every row of `x` `(..., C)`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] when the size overflows.
-    pub fn softmax_rows(&mut self, x: &Tensor) -> Result<Tensor> {
-        let y = self.scratch(DType::F32, &x.shape)?;
-        let params = softmax::params(x.rows(), x.cols());
-        self.push(
-            &softmax::KERNEL,
-            params,
-            [x, &y].map(|t| Some(t.clone())).into(),
-        )?;
-        Ok(y)
-    }
-
     /// The last two axes of `x` exchanged.
     ///
     /// # Errors

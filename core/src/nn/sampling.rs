@@ -1,7 +1,7 @@
 //! What reduces logits on the device, so that only a few bytes are read back.
 
 use crate::Result;
-use crate::kernels::{argmax, repeat_penalty, top_k};
+use crate::kernels::{Axis, argmax, repeat_penalty, top_k};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 
@@ -13,7 +13,7 @@ impl Recording {
     ///
     /// [`crate::Error::Invalid`] when a binding does not fit.
     pub fn argmax(&mut self, x: &Tensor, y: &Tensor) -> Result<()> {
-        let params = argmax::params(x.rows(), x.cols());
+        let params = argmax::params(Axis::last(x.rows(), x.cols()), false, false);
         self.push(
             &argmax::KERNEL,
             params,
@@ -27,7 +27,8 @@ impl Recording {
     ///
     /// [`crate::Error::Invalid`] when a binding does not fit.
     pub fn top_k(&mut self, x: &Tensor, values: &Tensor, ids: &Tensor) -> Result<()> {
-        let params = top_k::params(x.len(), ids.len());
+        let top = ids.len().min(top_k::MOST);
+        let params = top_k::params(Axis::last(1, x.len()), top, false);
         let bindings = [x, values, ids].map(|t| Some(t.clone()));
         self.push(&top_k::KERNEL, params, bindings.into())
     }

@@ -460,11 +460,11 @@ mod tests {
         let weight = ("weight", Array::f32(&[47], &[1.0; 47]));
         assert_eq!(
             told(&[x.clone(), weight.clone()], &[]),
-            "rms_norm: weight has shape (47), expected (C) = (48)"
+            "rms_norm: weight has shape (47), expected (48)"
         );
         assert_eq!(
             told(std::slice::from_ref(&weight), &[]),
-            "rms_norm: input x is missing, expected shape (... C)"
+            "rms_norm: input x is missing, expected shape (any)"
         );
         let bad = told(std::slice::from_ref(&x), &[("epsilon", "1")]);
         assert!(

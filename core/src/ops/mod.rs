@@ -11,13 +11,16 @@ mod call;
 mod check;
 mod conv;
 mod linear;
+mod loss;
 mod mlp;
 mod norm;
 mod quantized;
+mod random;
 mod recurrent;
 mod setting;
 mod shape;
 mod sizes;
+mod softmax;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,10 +41,13 @@ static OPS: &[&[Op]] = &[
     activation::OPS,
     conv::OPS,
     linear::OPS,
+    loss::OPS,
     mlp::OPS,
     norm::OPS,
     quantized::OPS,
+    random::OPS,
     recurrent::OPS,
+    softmax::OPS,
 ];
 
 /// Every operator.
