@@ -1,4 +1,4 @@
-//! Integer weights: the same results on both sides of the threshold between matvec and matmul, and
+//! Integer weights: fastllm's layouts, the same results on both sides of the threshold between matvec and matmul, and
 //! with quantised activations.
 
 use std::collections::BTreeMap;
@@ -7,12 +7,12 @@ use pollster::block_on;
 use shardlight::device::Device;
 use shardlight::kernels::case;
 use shardlight::nn::{Activations, QuantizedLinear};
-use shardlight::ops::{self, Array, nmse};
+use shardlight::ops::{self, Array, TensorFile, nmse};
 use shardlight::recording::Recording;
 use shardlight::tensor::Tensor;
 use shardlight::weights::fastllm::{IntFormat, IntWeight};
 use shardlight::{DType, Result};
-use shardlight_tests::devices;
+use shardlight_tests::{data, devices};
 
 const ROWS: usize = 37;
 const COLS: usize = 160;
@@ -52,6 +52,34 @@ async fn run(
     let bytes = device.read(buffer, 0, 4 * y.len() as u64).await?;
     let values = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
     Ok((values.collect(), kernels))
+}
+
+#[test]
+fn recorded_layouts_of_fastllm_are_read() {
+    let mut files = 0;
+    for entry in std::fs::read_dir(data().join("quantized")).expect("the folder is there") {
+        let path = entry.expect("it can be listed").path();
+        if path.extension().is_none_or(|e| e != "safetensors") {
+            continue;
+        }
+        files += 1;
+        let name = path.to_string_lossy();
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let file = TensorFile::read(&name, &bytes).unwrap_or_else(|e| panic!("{e}"));
+        for device in devices() {
+            let compared = block_on(ops::check(&*device, &name, &file));
+            for c in compared.unwrap_or_else(|e| panic!("{e}")) {
+                let backend = &device.info().backend;
+                assert!(
+                    c.passes(),
+                    "{name} {} on {backend}: NMSE {:.1e}",
+                    c.tensor,
+                    c.nmse
+                );
+            }
+        }
+    }
+    assert_eq!(files, 8);
 }
 
 #[test]
