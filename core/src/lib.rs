@@ -16,6 +16,7 @@ pub mod ops;
 pub mod recording;
 pub mod sampler;
 pub mod session;
+pub mod shard;
 pub mod tensor;
 pub mod tokenizer;
 pub mod weights;

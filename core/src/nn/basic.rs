@@ -1,11 +1,29 @@
 //! Single kernels that model files call by name.
 
-use crate::kernels::{differential_entropy, transpose};
+use crate::kernels::{add, differential_entropy, transpose};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
 
 impl Recording {
+    /// `a + b`, both of one shape.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the shapes differ.
+    pub fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if a.shape != b.shape {
+            return Err(Error::Invalid(format!(
+                "add: shapes {:?} and {:?} differ",
+                a.shape, b.shape
+            )));
+        }
+        let y = self.scratch(DType::F32, &a.shape)?;
+        let bindings = [a, b, &y].map(|t| Some(t.clone()));
+        self.push(&add::KERNEL, add::params(a.len()), bindings.into())?;
+        Ok(y)
+    }
+
     /// The last two axes of `x` exchanged.
     ///
     /// # Errors

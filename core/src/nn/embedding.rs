@@ -13,6 +13,11 @@ pub struct Embedding {
 }
 
 impl Embedding {
+    /// A table of this weight, `(V, C)`.
+    pub fn new(weight: Weight) -> Self {
+        Embedding { weight }
+    }
+
     /// Loads the tensor `name`, `(V, C)`.
     ///
     /// # Errors
@@ -25,7 +30,7 @@ impl Embedding {
         channels: usize,
     ) -> Result<Self> {
         let weight = loader.weight(name, vocab, channels).await?;
-        Ok(Embedding { weight })
+        Ok(Embedding::new(weight))
     }
 
     /// The output layer of a model that ties it to the embedding.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use ::safetensors::tensor::TensorView;
 use ::safetensors::{Dtype, SafeTensors};
@@ -214,6 +215,34 @@ impl Array {
         }
     }
 
+    /// Some rows of a matrix; `None` when it is not a matrix or has fewer.
+    pub fn rows(&self, range: Range<usize>) -> Option<Self> {
+        let &[rows, cols] = &self.shape[..] else {
+            return None;
+        };
+        let row = self.dtype.bytes(cols).filter(|_| range.end <= rows)?;
+        let bytes = self.bytes.get(range.start * row..range.end * row)?;
+        Array::new(self.dtype, &[range.len(), cols], bytes.to_vec()).ok()
+    }
+
+    /// Some columns of a matrix; `None` when it is not a matrix, has fewer, or a block would be cut.
+    pub fn columns(&self, range: Range<usize>) -> Option<Self> {
+        let &[rows, cols] = &self.shape[..] else {
+            return None;
+        };
+        let row = self.dtype.bytes(cols)?;
+        let (start, end) = (self.dtype.bytes(range.start)?, self.dtype.bytes(range.end)?);
+        let bytes = (0..rows).map(|r| self.bytes.get(r * row + start..r * row + end));
+        let bytes: Option<Vec<&[u8]>> = bytes.collect();
+        let shape = [rows, range.len()];
+        Array::new(
+            self.dtype,
+            &shape,
+            bytes.filter(|_| range.end <= cols)?.concat(),
+        )
+        .ok()
+    }
+
     fn words<const N: usize, T>(&self, f: impl Fn([u8; N]) -> T) -> Vec<T> {
         let (words, _) = self.bytes.as_chunks::<N>();
         words.iter().map(|w| f(*w)).collect()
@@ -303,6 +332,18 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(TensorFile::read("f", &bytes[..cut]).is_err(), "{cut} bytes");
         }
+    }
+
+    #[test]
+    fn parts_of_a_matrix_keep_its_type_and_whole_blocks() {
+        let x = Array::f32(&[2, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(x.rows(1..2).unwrap().to_f32(), [3.0, 4.0, 5.0]);
+        assert_eq!(x.columns(1..3).unwrap().to_f32(), [1.0, 2.0, 4.0, 5.0]);
+        assert!(x.rows(1..3).is_none() && x.columns(2..4).is_none());
+        let blocks = Array::new(ElementType::Weight(DType::Q8_0), &[2, 64], vec![0; 4 * 34]);
+        let blocks = blocks.unwrap();
+        assert_eq!(blocks.columns(32..64).unwrap().shape, [2, 32]);
+        assert!(blocks.columns(16..48).is_none());
     }
 
     #[test]

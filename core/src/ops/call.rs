@@ -346,18 +346,26 @@ impl<'d> Call<'d> {
     ///
     /// [`Error::Invalid`] when it has not two axes, [`Error::OutOfMemory`].
     pub async fn weight(&mut self, name: &str) -> Result<Weight> {
-        let array = self.array(name);
+        self.weight_of(name, self.array(name)).await
+    }
+
+    /// The same of an array that is no input, such as a part of one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::weight`].
+    pub async fn weight_of(&self, name: &str, array: &Array) -> Result<Weight> {
         let &[rows, cols] = &array.shape[..] else {
             return Err(self.error(format_args!(
                 "{name} has shape {}, expected a matrix",
                 shown(&array.shape)
             )));
         };
-        let (array, dtype) = match array.dtype {
-            ElementType::Weight(dtype) => (array.clone(), dtype),
-            _ => (array.to_float(DType::F32), DType::F32),
-        };
-        Weight::from_bytes(self.device, name, dtype, rows, cols, &array.bytes).await
+        if let ElementType::Weight(dtype) = array.dtype {
+            return Weight::from_bytes(self.device, name, dtype, rows, cols, &array.bytes).await;
+        }
+        let bytes = array.to_float(DType::F32).bytes;
+        Weight::from_bytes(self.device, name, DType::F32, rows, cols, &bytes).await
     }
 
     /// Numbers on the device.

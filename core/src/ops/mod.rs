@@ -7,6 +7,7 @@
 
 mod activation;
 mod array;
+mod basic;
 mod call;
 mod check;
 mod conv;
@@ -14,6 +15,7 @@ mod linear;
 mod loss;
 mod mlp;
 mod norm;
+mod parallel;
 mod quantized;
 mod random;
 mod recurrent;
@@ -39,11 +41,13 @@ pub use sizes::{MlpSize, mlp_sizes};
 /// Every operator, by domain.
 static OPS: &[&[Op]] = &[
     activation::OPS,
+    basic::OPS,
     conv::OPS,
     linear::OPS,
     loss::OPS,
     mlp::OPS,
     norm::OPS,
+    parallel::OPS,
     quantized::OPS,
     random::OPS,
     recurrent::OPS,
