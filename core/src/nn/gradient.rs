@@ -64,7 +64,7 @@ impl Recording {
     }
 
     /// `x W^T + b`.
-    fn affine(&mut self, x: &Tensor, p: LinearParams<'_>) -> Result<Tensor> {
+    pub(super) fn affine(&mut self, x: &Tensor, p: LinearParams<'_>) -> Result<Tensor> {
         let bias = p.bias.map(Matrix::of);
         let weight = Matrix::flat(p.weight).transposed();
         let bias = bias.as_ref().map(|b| (1.0, b));

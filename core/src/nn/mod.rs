@@ -18,6 +18,7 @@ mod random;
 mod recurrent;
 mod sampling;
 mod softmax;
+mod transformer_ffn;
 
 pub use arrays::Arrays;
 pub use attention::{Attention, Rope};
@@ -33,6 +34,7 @@ pub use quantized::{Activations, QuantizedLinear};
 pub use random::GumbelSoftmax;
 pub use recurrent::{Cell, Direction, Layout, Recurrent, States};
 pub use softmax::Softmax;
+pub use transformer_ffn::{TRANSFORMER_DROPOUT, TransformerFfn};
 
 pub use crate::kernels::philox::Draw;
 pub use crate::kernels::random::Distribution;

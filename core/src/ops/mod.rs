@@ -23,6 +23,7 @@ mod setting;
 mod shape;
 mod sizes;
 mod softmax;
+mod transformer_ffn;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,6 +53,7 @@ static OPS: &[&[Op]] = &[
     random::OPS,
     recurrent::OPS,
     softmax::OPS,
+    transformer_ffn::OPS,
 ];
 
 /// Every operator.
