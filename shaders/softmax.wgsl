@@ -6,7 +6,7 @@
 // y     (OUTER, C, INNER)  f32, as u32     write  a masked element gives 0, or with LOG -inf
 //
 // Dispatch: one workgroup per row; with SERIAL one invocation per row. Infinities are compared as
-// the lowest finite number and written as bits: WGSL may assume none.
+// the lowest finite number and written as bits: WGSL may assume none. A NaN is not taken for a mask.
 // Reference: core/src/kernels/softmax.rs.
 
 const WG: u32 = 256u;
@@ -41,7 +41,7 @@ fn value(i: u32) -> f32 {
 }
 
 fn weight(value: f32, largest: f32) -> f32 {
-    return select(0.0, exp((value - largest) / args.TEMPERATURE), value > LOWEST);
+    return select(exp((value - largest) / args.TEMPERATURE), 0.0, value <= LOWEST);
 }
 
 @compute @workgroup_size(WG)
@@ -72,16 +72,16 @@ fn main(
     }
     let sum = row_sum(part, lane);
 #if LOG
-    let level = log(max(sum, 1.0));
+    let level = select(log(sum), 0.0, sum == 0.0);
 #else
-    let scale = select(0.0, 1.0 / sum, sum > 0.0);
+    let scale = select(1.0 / sum, 0.0, sum == 0.0);
 #endif
     for (var c = lane; c < args.C; c += STEP) {
         let i = first + c * args.INNER;
         let v = value(i);
 #if LOG
         let result = (v - largest) / args.TEMPERATURE - level;
-        y[i] = select(NEGATIVE_INFINITY, bitcast<u32>(result), v > LOWEST);
+        y[i] = select(bitcast<u32>(result), NEGATIVE_INFINITY, v <= LOWEST);
 #else
         y[i] = bitcast<u32>(weight(v, largest) * scale);
 #endif

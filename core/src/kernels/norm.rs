@@ -76,6 +76,11 @@ fn cpu(d: &CpuDispatch<'_>) {
         let (mean, scale) = moments(y, centered, eps);
         let (mean, scale) = (mean as f32, scale as f32);
         let first = t % groups * channels;
+        // RMSNorm of models, for SIMD.
+        if let (1, Some(weight), None) = (spatial, weight, bias) {
+            let row = y.iter_mut().zip(&weight[first..]);
+            return row.for_each(|(y, w)| *y = (*y - mean) * scale * w);
+        }
         for (k, y) in y.chunks_mut(spatial).enumerate() {
             let weight = weight.map_or(1.0, |w| w[first + k]);
             let bias = bias.map_or(0.0, |b| b[first + k]);
