@@ -268,7 +268,8 @@ async fn random(c: &mut Call<'_>, distribution: Distribution) -> Result<()> {
     };
     let shape = lens.iter().map(length).collect::<Result<Vec<_>>>()?;
     let drawn = draw(c)?;
-    let y = c.r.random(&shape, drawn, distribution)?;
+    let y = c.r.random(&shape, drawn, distribution);
+    let y = y.map_err(|e| c.error(e))?;
     c.output("y", &y, &shape);
     Ok(())
 }
