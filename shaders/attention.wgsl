@@ -1,23 +1,30 @@
 // attention: y[t, h] = sum_s p_s v[g, s],  p = softmax_s(SCALE * q[t, h] . k[g, s]),
 // s = 0 ..= pos + t,  g = h / (H / KVH)
 //
-// q        (T, H, D)    f32         read
-// k_cache  (KVH, S, D)  f32 or f16  read    f16: pairs packed in u32
-// v_cache  (KVH, S, D)  f32 or f16  read
-// step     position of the first token; pos + T <= S
-// y        (T, H, D)    f32         write
+// q           (B, T, H, D)    f32  read    HEADS_FIRST: (B, H, T, D)
+// k_cache     (B, KVH, S, D)       read    TOKENS_FIRST: (B, S, KVH, D)
+// v_cache     (B, KVH, S, DV)      read    likewise
+// step        position of the first token
+// y           (B, T, H, DV)   f32  write   HEADS_FIRST: (B, H, T, DV)
+// mask        (B, H, T, S)         read    optional, as slopes and kv_lengths: shared/attention_rules.wgsl
+// sinks       (H,)            f32  read    optional: a score more in each softmax, without a value
 //
-// Softmax is online, in f32: no (T, S) matrix is in memory. D is even. A `row` is a (t, h) with h
-// among the heads of one KV head. One of four ways, by a switch:
+// Caches are f32, f16 (KV_F16: pairs in u32) or q8_0 (KV_Q8_0: rows as core/src/weights/planar.rs
+// has them, D and DV multiples of 32). Softmax is online, in f32: no (T, S) matrix is in memory.
+// D and DV are even. A row without a key to attend to gives zeros. A `row` is a (t, h) with h among
+// the heads of one KV head. One of four ways, by a switch:
 //   SERIAL     one invocation per row, no barrier (adapters that are CPUs)
 //   TILE       one workgroup per ROWS rows, which share tiles of k and v (prefill on GPUs)
 //   SUBGROUPS  one workgroup per (t, h), each subgroup takes whole keys (decoding on GPUs)
 //   WORKGROUP  one workgroup per (t, h), without subgroup operations
-// Source: arXiv:2205.14135, algorithm 1. Reference: core/src/kernels/attention.rs.
+// Source: arXiv:2205.14135, algorithm 1; sinks: arXiv:2309.17453 as gpt-oss has them.
+// Reference: core/src/kernels/attention.rs.
 
+const B: u32 = 1u;
 const H: u32 = 9u;
 const KVH: u32 = 3u;
 const D: u32 = 64u;
+const DV: u32 = 64u;
 const SCALE: f32 = 0.125;
 const WG: u32 = 256u;
 
@@ -31,6 +38,12 @@ struct Step {
 struct Args {
     T: u32,
     S: u32,
+    PREFIX: u32,
+    WINDOW: u32,
+    MASK_B: u32,
+    MASK_H: u32,
+    MASK_T: u32,
+    MASK_S: u32,
 }
 
 // `few`: the elements that are loaded at once; `packed`: how the caches hold them.
@@ -42,6 +55,9 @@ alias few = vec4<f32>;
 const FEW: u32 = 4u;
 #endif
 
+#if KV_Q8_0
+alias packed = u32;
+#else
 #if KV_F16
 #if PAIRS
 alias packed = u32;
@@ -60,28 +76,129 @@ fn unpack(p: packed) -> few {
     return p;
 }
 #endif
+#endif
 
 @group(0) @binding(0) var<storage, read> q: array<few>;
 @group(0) @binding(1) var<storage, read> k_cache: array<packed>;
 @group(0) @binding(2) var<storage, read> v_cache: array<packed>;
 @group(0) @binding(3) var<uniform> step: Step;
 @group(0) @binding(4) var<storage, read_write> y: array<few>;
-@group(0) @binding(5) var<uniform> args: Args;
+#if MASK
+#if MASK_SEEN
+@group(0) @binding(5) var<storage, read> mask: array<u32>;
+#else
+@group(0) @binding(5) var<storage, read> mask: array<f32>;
+#endif
+#endif
+#if ALIBI
+@group(0) @binding(6) var<storage, read> slopes: array<f32>;
+#endif
+#if KV_LENGTHS
+@group(0) @binding(7) var<storage, read> kv_lengths: array<u32>;
+#endif
+#if SINKS
+@group(0) @binding(8) var<storage, read> sinks: array<f32>;
+#endif
+@group(0) @binding(9) var<uniform> args: Args;
 
-// Columns of a row, in units of `few`, and rows of one token that share a KV head.
+#import attention_rules
+
+// Columns of a row of q and k, and of v and y, in units of `few`; rows of one token that share a
+// KV head; KV heads of all sequences.
 const COLS: u32 = D / FEW;
+const COLS_V: u32 = DV / FEW;
 const GROUP: u32 = H / KVH;
-// Below every score; finite, so that differences are.
-const LOWEST: f32 = -1e30;
+const ALL_KVH: u32 = B * KVH;
 
-/// Where row `row` of KV head `g` starts in q and y.
-fn row_start(g: u32, row: u32) -> u32 {
-    return ((row / GROUP) * H + g * GROUP + row % GROUP) * COLS;
+// Rows of a cache from one key to the next, and the size of a row in units of `packed`.
+#if TOKENS_FIRST
+const NEXT_KEY: u32 = KVH;
+#else
+const NEXT_KEY: u32 = 1u;
+#endif
+#if KV_Q8_0
+const K_ROW: u32 = 4u * ((34u * (D / 32u) + 15u) / 16u);
+const V_ROW: u32 = 4u * ((34u * (DV / 32u) + 15u) / 16u);
+#else
+const K_ROW: u32 = COLS;
+const V_ROW: u32 = COLS_V;
+#endif
+
+/// The first key's row of KV head `g` of sequence `b` in the caches.
+fn cache_row(b: u32, g: u32) -> u32 {
+#if TOKENS_FIRST
+    return b * args.S * KVH + g;
+#else
+    return (b * KVH + g) * args.S;
+#endif
 }
 
-/// How many keys row `row` sees.
-fn row_keys(row: u32) -> u32 {
-    return min(step.pos + row / GROUP + 1u, args.S);
+#if KV_Q8_0
+/// Column `c` of a row: its quants are in `word`, scales of two chunks in `scales`.
+fn dequantize(word: u32, scales: u32, c: u32) -> few {
+    let pair = unpack2x16float(scales);
+    let d = select(pair.x, pair.y, (c / (32u / FEW)) % 2u == 1u);
+#if PAIRS
+    let q = vec2<i32>(vec2<u32>(word >> (16u * (c % 2u))) << vec2<u32>(24u, 16u));
+    return vec2<f32>(q >> vec2<u32>(24u)) * d;
+#else
+    let q = vec4<i32>(vec4<u32>(word) << vec4<u32>(24u, 16u, 8u, 0u));
+    return vec4<f32>(q >> vec4<u32>(24u)) * d;
+#endif
+}
+#endif
+
+/// Column `c` of the row of k that starts at `at`.
+fn k_few(at: u32, c: u32) -> few {
+#if KV_Q8_0
+    return dequantize(k_cache[at + c * FEW / 4u], k_cache[at + D / 4u + c * FEW / 64u], c);
+#else
+    return unpack(k_cache[at + c]);
+#endif
+}
+
+/// Column `c` of the row of v that starts at `at`.
+fn v_few(at: u32, c: u32) -> few {
+#if KV_Q8_0
+    return dequantize(v_cache[at + c * FEW / 4u], v_cache[at + DV / 4u + c * FEW / 64u], c);
+#else
+    return unpack(v_cache[at + c]);
+#endif
+}
+
+/// The number of (b, t, h) in q and y.
+fn query_row(x: Query) -> u32 {
+#if HEADS_FIRST
+    return (x.b * H + x.h) * args.T + x.t;
+#else
+    return (x.b * args.T + x.t) * H + x.h;
+#endif
+}
+
+/// Row `row` of KV head `g`.
+fn query_of(b: u32, g: u32, row: u32) -> Query {
+    return Query(b, row / GROUP, g * GROUP + row % GROUP);
+}
+
+/// Largest score and sum of a row before its first key; only one of those that share a row is `one`.
+fn start_largest(h: u32) -> f32 {
+#if SINKS
+    return sinks[h];
+#else
+    return LOWEST;
+#endif
+}
+
+fn start_sum(one: bool) -> f32 {
+#if SINKS
+    return select(0.0, 1.0, one);
+#else
+    return 0.0;
+#endif
+}
+
+fn divide(sums: few, sum: f32) -> few {
+    return select(sums / sum, few(), sum == 0.0);
 }
 
 #if SERIAL

@@ -21,6 +21,8 @@ pub const KERNELS: &[Source] = &[
     ("add", include_str!("add.wgsl")),
     ("argmax", include_str!("argmax.wgsl")),
     ("attention", include_str!("attention.wgsl")),
+    ("attention_mask", include_str!("attention_mask.wgsl")),
+    ("attention_scores", include_str!("attention_scores.wgsl")),
     ("column_sum", include_str!("column_sum.wgsl")),
     ("conv", include_str!("conv.wgsl")),
     ("cross_entropy", include_str!("cross_entropy.wgsl")),
@@ -81,6 +83,10 @@ pub const SHARED: &[Source] = &[
     (
         "activation_derivative",
         include_str!("shared/activation_derivative.wgsl"),
+    ),
+    (
+        "attention_rules",
+        include_str!("shared/attention_rules.wgsl"),
     ),
     (
         "attention_serial",

@@ -1,13 +1,18 @@
 // rope: x[t, h, a] = x_a cos - x_b sin,  x[t, h, b] = x_b cos + x_a sin, in place, for the ROT / 2
 // pairs (a, b) of a head: (i, i + ROT / 2), or (2i, 2i + 1) with ADJACENT; the rest is untouched
 //
-// x      (T, H, D)       f32   read, write
-// table  (S, ROT / 2)    vec2  read   (cos, sin) of pair i at absolute position s
-// step   position of the first token
+// x          (B, T, H, D)      f32   read, write   HEADS_FIRST: (B, H, T, D)
+// table      (S, ROT / 2)      vec2  read          (cos, sin) of pair i at absolute position s
+// step       position of the first token
+// positions  (1 or 2, B, T)    u32   read          optional: a position for each token
+//
+// TWO_D: each half of the ROT channels is turned on its own, by its own row of positions and the
+// same table (S, ROT / 4).
 //
 // Dispatch: one invocation per pair.
-// Source: arXiv:2104.09864, eq. 34. Reference: core/src/kernels/rope.rs.
+// Source: arXiv:2104.09864, eq. 34; 2D: arXiv:2103.10360. Reference: core/src/kernels/rope.rs.
 
+const B: u32 = 1u;
 const H: u32 = 9u;
 const D: u32 = 64u;
 const ROT: u32 = 64u;
@@ -27,7 +32,19 @@ struct Args {
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @group(0) @binding(1) var<storage, read> table: array<vec2<f32>>;
 @group(0) @binding(2) var<uniform> step: Step;
-@group(0) @binding(3) var<uniform> args: Args;
+#if POSITIONS
+@group(0) @binding(3) var<storage, read> positions: array<u32>;
+#endif
+@group(0) @binding(4) var<uniform> args: Args;
+
+#if TWO_D
+const PARTS: u32 = 2u;
+#else
+const PARTS: u32 = 1u;
+#endif
+// Channels and pairs of a part.
+const CHANNELS: u32 = ROT / PARTS;
+const PAIRS: u32 = CHANNELS / 2u;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -37,20 +54,32 @@ fn main(
 ) {
     let id = (group.x + group.y * groups.x) * WG + lane;
     let row = id / (ROT / 2u);
-    let i = id % (ROT / 2u);
-    if row >= args.T * H {
+    if row >= B * args.T * H {
         return;
     }
-    let turn = table[(step.pos + row / H) * (ROT / 2u) + i];
-#if ADJACENT
-    let a = row * D + 2u * i;
-    let b = a + 1u;
+    let part = (id % (ROT / 2u)) / PAIRS;
+    let i = id % PAIRS;
+    let b = row / (H * args.T);
+#if HEADS_FIRST
+    let t = row % args.T;
 #else
-    let a = row * D + i;
-    let b = a + ROT / 2u;
+    let t = (row / H) % args.T;
 #endif
-    let xa = x[a];
-    let xb = x[b];
-    x[a] = xa * turn.x - xb * turn.y;
-    x[b] = xb * turn.x + xa * turn.y;
+#if POSITIONS
+    let s = positions[(part * B + b) * args.T + t];
+#else
+    let s = step.pos + t;
+#endif
+    let turn = table[s * PAIRS + i];
+#if ADJACENT
+    let at_a = row * D + part * CHANNELS + 2u * i;
+    let at_b = at_a + 1u;
+#else
+    let at_a = row * D + part * CHANNELS + i;
+    let at_b = at_a + PAIRS;
+#endif
+    let xa = x[at_a];
+    let xb = x[at_b];
+    x[at_a] = xa * turn.x - xb * turn.y;
+    x[at_b] = xb * turn.x + xa * turn.y;
 }

@@ -6,10 +6,11 @@
 const MIN_SIZE: u32 = 32u;
 const SUBGROUPS_MOST: u32 = WG / MIN_SIZE;
 const OWN_COLS: u32 = (COLS + MIN_SIZE - 1u) / MIN_SIZE;
+const OWN_COLS_V: u32 = (COLS_V + MIN_SIZE - 1u) / MIN_SIZE;
 
 var<workgroup> all_largest: array<f32, SUBGROUPS_MOST>;
 var<workgroup> all_sum: array<f32, SUBGROUPS_MOST>;
-var<workgroup> all_sums: array<few, SUBGROUPS_MOST * COLS>;
+var<workgroup> all_sums: array<few, SUBGROUPS_MOST * COLS_V>;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -22,67 +23,75 @@ fn main(
     @builtin(subgroup_size) size: u32,
 ) {
     let id = group.x + group.y * groups.x;
-    if id >= args.T * H {
+    if id >= B * args.T * H {
         return;
     }
-    let keys = min(step.pos + id / H + 1u, args.S);
-    let cache = (id % H / GROUP) * args.S * COLS;
+    let x = Query(id / (args.T * H), (id / H) % args.T, id % H);
+    let keys = seen_keys(x.b, x.t);
+    let cache = cache_row(x.b, x.h / GROUP);
+    let q_at = query_row(x) * COLS;
+    let y_at = query_row(x) * COLS_V;
     var query: array<few, OWN_COLS>;
     for (var n = 0u; n < OWN_COLS; n += 1u) {
         let c = own_lane + n * size;
         if c < COLS {
-            query[n] = q[id * COLS + c] * SCALE;
+            query[n] = q[q_at + c] * SCALE;
         }
     }
-    var largest = LOWEST;
-    var sum = 0.0;
-    var sums: array<few, OWN_COLS>;
+    var largest = start_largest(x.h);
+    var sum = start_sum(own == 0u);
+    var sums: array<few, OWN_COLS_V>;
     // The same number of turns for all subgroups: browsers ask for uniform control flow.
-    for (var first = 0u; first < keys; first += 4u * subgroups) {
+    for (var first = keys.first; first < keys.end; first += 4u * subgroups) {
         let s = first + 4u * own;
-        let at0 = cache + min(s, keys - 1u) * COLS;
-        let at1 = cache + min(s + 1u, keys - 1u) * COLS;
-        let at2 = cache + min(s + 2u, keys - 1u) * COLS;
-        let at3 = cache + min(s + 3u, keys - 1u) * COLS;
+        let row0 = cache + min(s, keys.end - 1u) * NEXT_KEY;
+        let row1 = cache + min(s + 1u, keys.end - 1u) * NEXT_KEY;
+        let row2 = cache + min(s + 2u, keys.end - 1u) * NEXT_KEY;
+        let row3 = cache + min(s + 3u, keys.end - 1u) * NEXT_KEY;
         var part = vec4<f32>();
         for (var n = 0u; n < OWN_COLS; n += 1u) {
             let c = own_lane + n * size;
             if c < COLS {
                 let a = query[n];
                 part += vec4<f32>(
-                    dot(a, unpack(k_cache[at0 + c])),
-                    dot(a, unpack(k_cache[at1 + c])),
-                    dot(a, unpack(k_cache[at2 + c])),
-                    dot(a, unpack(k_cache[at3 + c])),
+                    dot(a, k_few(row0 * K_ROW, c)),
+                    dot(a, k_few(row1 * K_ROW, c)),
+                    dot(a, k_few(row2 * K_ROW, c)),
+                    dot(a, k_few(row3 * K_ROW, c)),
                 );
             }
         }
         let dots = subgroupAdd(part);
-        let seen = vec4<u32>(s, s + 1u, s + 2u, s + 3u) < vec4<u32>(keys);
-        let scores = select(vec4<f32>(LOWEST), dots, seen);
+        let scores = vec4<f32>(
+            seen_score(x, dots.x, s, keys),
+            seen_score(x, dots.y, s + 1u, keys),
+            seen_score(x, dots.z, s + 2u, keys),
+            seen_score(x, dots.w, s + 3u, keys),
+        );
+        let seen = scores > vec4<f32>(LOWEST);
         let top = max(max(scores.x, scores.y), max(scores.z, scores.w));
         let larger = max(largest, top);
         let p = select(vec4<f32>(), exp(scores - larger), seen);
         let scale = exp(largest - larger);
         largest = larger;
         sum = sum * scale + dot(p, vec4<f32>(1.0));
-        for (var n = 0u; n < OWN_COLS; n += 1u) {
+        for (var n = 0u; n < OWN_COLS_V; n += 1u) {
             let c = own_lane + n * size;
-            if c < COLS {
+            if c < COLS_V {
                 sums[n] = sums[n] * scale
-                    + p.x * unpack(v_cache[at0 + c])
-                    + p.y * unpack(v_cache[at1 + c])
-                    + p.z * unpack(v_cache[at2 + c])
-                    + p.w * unpack(v_cache[at3 + c]);
+                    + p.x * v_few(row0 * V_ROW, c)
+                    + p.y * v_few(row1 * V_ROW, c)
+                    + p.z * v_few(row2 * V_ROW, c)
+                    + p.w * v_few(row3 * V_ROW, c);
             }
         }
     }
     all_largest[own] = largest;
     all_sum[own] = sum;
-    for (var n = 0u; n < OWN_COLS; n += 1u) {
+    for (var n = 0u; n < OWN_COLS_V; n += 1u) {
         let c = own_lane + n * size;
-        if c < COLS {
-            all_sums[own * COLS + c] = sums[n];
+        if c < COLS_V {
+            all_sums[own * COLS_V + c] = sums[n];
         }
     }
     workgroupBarrier();
@@ -93,11 +102,11 @@ fn main(
     for (var i = 0u; i < subgroups; i += 1u) {
         sum += all_sum[i] * exp(all_largest[i] - largest);
     }
-    for (var c = lane; c < COLS; c += WG) {
+    for (var c = lane; c < COLS_V; c += WG) {
         var total = few();
         for (var i = 0u; i < subgroups; i += 1u) {
-            total += all_sums[i * COLS + c] * exp(all_largest[i] - largest);
+            total += all_sums[i * COLS_V + c] * exp(all_largest[i] - largest);
         }
-        y[id * COLS + c] = total / sum;
+        y[y_at + c] = divide(total, sum);
     }
 }

@@ -4,11 +4,11 @@
 // Rows of a workgroup, keys of a tile.
 const ROWS: u32 = 16u;
 const KEYS: u32 = 16u;
-// Invocations of a row, and columns and keys of each.
+// Invocations of a row, and columns of v of each.
 const LANES: u32 = WG / ROWS;
-const OWN_COLS: u32 = (COLS + LANES - 1u) / LANES;
+const OWN_COLS: u32 = (COLS_V + LANES - 1u) / LANES;
 // One more, so that rows start in different banks.
-const PITCH: u32 = COLS + 1u;
+const PITCH: u32 = max(COLS, COLS_V) + 1u;
 
 var<workgroup> queries: array<few, ROWS * COLS>;
 var<workgroup> tile: array<few, KEYS * PITCH>;
@@ -23,29 +23,31 @@ fn main(
 ) {
     let rows = args.T * GROUP;
     let id = group.x + group.y * groups.x;
+    let b = (id % ALL_KVH) / KVH;
     let g = id % KVH;
-    if (id / KVH) * ROWS >= rows {
+    if (id / ALL_KVH) * ROWS >= rows {
         return;
     }
     // The longest rows first: they finish last.
-    let first = ((rows - 1u) / ROWS - id / KVH) * ROWS;
-    let end = row_keys(min(first + ROWS, rows) - 1u);
-    let cache = g * args.S * COLS;
+    let first = ((rows - 1u) / ROWS - id / ALL_KVH) * ROWS;
+    let begin = seen_keys(b, first / GROUP).first;
+    let end = seen_keys(b, (min(first + ROWS, rows) - 1u) / GROUP).end;
+    let cache = cache_row(b, g);
     for (var i = lane; i < ROWS * COLS; i += WG) {
-        let row = min(first + i / COLS, rows - 1u);
-        queries[i] = q[row_start(g, row) + i % COLS] * SCALE;
+        let other = query_of(b, g, min(first + i / COLS, rows - 1u));
+        queries[i] = q[query_row(other) * COLS + i % COLS] * SCALE;
     }
     let own = lane / LANES;
     let own_lane = lane % LANES;
-    let row = min(first + own, rows - 1u);
-    let keys = row_keys(row);
-    var largest = LOWEST;
-    var sum = 0.0;
+    let x = query_of(b, g, min(first + own, rows - 1u));
+    let keys = seen_keys(b, x.t);
+    var largest = start_largest(x.h);
+    var sum = start_sum(true);
     var sums: array<few, OWN_COLS>;
-    for (var s = 0u; s < end; s += KEYS) {
+    for (var s = begin; s < end; s += KEYS) {
         for (var i = lane; i < KEYS * COLS; i += WG) {
-            let at = cache + min(s + i / COLS, end - 1u) * COLS + i % COLS;
-            tile[(i / COLS) * PITCH + i % COLS] = unpack(k_cache[at]);
+            let row = cache + min(s + i / COLS, end - 1u) * NEXT_KEY;
+            tile[(i / COLS) * PITCH + i % COLS] = k_few(row * K_ROW, i % COLS);
         }
         workgroupBarrier();
         for (var j = own_lane; j < KEYS; j += LANES) {
@@ -53,7 +55,7 @@ fn main(
             for (var c = 0u; c < COLS; c += 1u) {
                 d += queries[own * COLS + c] * tile[j * PITCH + c];
             }
-            scores[own * KEYS + j] = select(LOWEST, dot(d, few(1.0)), s + j < keys);
+            scores[own * KEYS + j] = seen_score(x, dot(d, few(1.0)), s + j, keys);
         }
         workgroupBarrier();
         var larger = largest;
@@ -61,12 +63,12 @@ fn main(
             larger = max(larger, scores[own * KEYS + j]);
         }
         for (var j = own_lane; j < KEYS; j += LANES) {
-            let p = exp(scores[own * KEYS + j] - larger);
-            weights[own * KEYS + j] = select(0.0, p, s + j < keys);
+            let score = scores[own * KEYS + j];
+            weights[own * KEYS + j] = select(0.0, exp(score - larger), score > LOWEST);
         }
-        for (var i = lane; i < KEYS * COLS; i += WG) {
-            let at = cache + min(s + i / COLS, end - 1u) * COLS + i % COLS;
-            tile[(i / COLS) * PITCH + i % COLS] = unpack(v_cache[at]);
+        for (var i = lane; i < KEYS * COLS_V; i += WG) {
+            let row = cache + min(s + i / COLS_V, end - 1u) * NEXT_KEY;
+            tile[(i / COLS_V) * PITCH + i % COLS_V] = v_few(row * V_ROW, i % COLS_V);
         }
         workgroupBarrier();
         let scale = exp(largest - larger);
@@ -79,7 +81,7 @@ fn main(
             let p = weights[own * KEYS + j];
             sum += p;
             for (var n = 0u; n < OWN_COLS; n += 1u) {
-                let c = min(own_lane + n * LANES, COLS - 1u);
+                let c = min(own_lane + n * LANES, COLS_V - 1u);
                 sums[n] += p * tile[j * PITCH + c];
             }
         }
@@ -88,8 +90,8 @@ fn main(
     if first + own < rows {
         for (var n = 0u; n < OWN_COLS; n += 1u) {
             let c = own_lane + n * LANES;
-            if c < COLS {
-                y[row_start(g, row) + c] = sums[n] / sum;
+            if c < COLS_V {
+                y[query_row(x) * COLS_V + c] = divide(sums[n], sum);
             }
         }
     }

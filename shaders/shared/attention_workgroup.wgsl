@@ -2,7 +2,7 @@
 // split the columns of v. Four barriers a tile.
 
 // Invocations that hold one column each for their part of a tile's keys.
-const PARTS: u32 = WG / COLS;
+const PARTS: u32 = WG / COLS_V;
 // Scores of which one invocation finds the largest; all then look at the WG / SLICE results.
 const SLICE: u32 = 16u;
 
@@ -19,32 +19,31 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let id = group.x + group.y * groups.x;
-    if id >= args.T * H {
+    if id >= B * args.T * H {
         return;
     }
-    let t = id / H;
-    let h = id % H;
-    let keys = min(step.pos + t + 1u, args.S);
-    let cache = (h / GROUP) * args.S * COLS;
+    let x = Query(id / (args.T * H), (id / H) % args.T, id % H);
+    let keys = seen_keys(x.b, x.t);
+    let cache = cache_row(x.b, x.h / GROUP);
     for (var c = lane; c < COLS; c += WG) {
-        query[c] = q[id * COLS + c] * SCALE;
+        query[c] = q[query_row(x) * COLS + c] * SCALE;
     }
     workgroupBarrier();
-    let column = lane % COLS;
-    let part = lane / COLS;
-    var largest = LOWEST;
+    let column = lane % COLS_V;
+    let part = lane / COLS_V;
+    var largest = start_largest(x.h);
     // Of the keys that this invocation scored, and of the column for the keys of its part.
-    var sum = 0.0;
+    var sum = start_sum(lane == 0u);
     var sums = few();
-    for (var s = 0u; s < keys; s += WG) {
+    for (var s = keys.first; s < keys.end; s += WG) {
         var score = LOWEST;
-        if s + lane < keys {
+        if s + lane < keys.end {
             var d = few();
-            let at = cache + (s + lane) * COLS;
+            let at = (cache + (s + lane) * NEXT_KEY) * K_ROW;
             for (var c = 0u; c < COLS; c += 1u) {
-                d += query[c] * unpack(k_cache[at + c]);
+                d += query[c] * k_few(at, c);
             }
-            score = dot(d, few(1.0));
+            score = seen_score(x, dot(d, few(1.0)), s + lane, keys);
         }
         scores[lane] = score;
         workgroupBarrier();
@@ -62,14 +61,14 @@ fn main(
         }
         let scale = exp(largest - larger);
         largest = larger;
-        let p = select(0.0, exp(score - larger), s + lane < keys);
+        let p = select(0.0, exp(score - larger), score > LOWEST);
         sum = sum * scale + p;
         scores[lane] = p;
         workgroupBarrier();
         sums *= scale;
         if part < PARTS {
-            for (var i = part; i < min(keys - s, WG); i += PARTS) {
-                sums += scores[i] * unpack(v_cache[cache + (s + i) * COLS + column]);
+            for (var i = part; i < min(keys.end - s, WG); i += PARTS) {
+                sums += scores[i] * v_few((cache + (s + i) * NEXT_KEY) * V_ROW, column);
             }
         }
         workgroupBarrier();
@@ -84,14 +83,14 @@ fn main(
         part_sum[lane] = sum;
     }
     workgroupBarrier();
-    if lane < COLS {
+    if lane < COLS_V {
         var total = 0.0;
         for (var i = 0u; i < min(SLICE, WG); i += 1u) {
             total += part_sum[i];
         }
         for (var i = 1u; i < PARTS; i += 1u) {
-            sums += part_sums[i * COLS + lane];
+            sums += part_sums[i * COLS_V + lane];
         }
-        y[id * COLS + lane] = sums / total;
+        y[query_row(x) * COLS_V + lane] = divide(sums, total);
     }
 }

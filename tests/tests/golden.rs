@@ -247,6 +247,36 @@ fn a_half_precision_cache_changes_little() {
 }
 
 #[test]
+fn an_eight_bit_cache_changes_little_and_no_text() {
+    let golden = json(data().join("tiny/golden.json"));
+    let bytes = shardlight::weights::BytesSource::new(
+        shardlight::builtin::TINY_NAME,
+        shardlight::builtin::TINY,
+    );
+    let source: Rc<dyn shardlight::weights::WeightSource> = Rc::new(bytes);
+    for device in devices() {
+        let mut sessions = [KvDType::F32, KvDType::Q8_0].map(|kv| {
+            let files = pollster::block_on(ModelFiles::open(vec![Rc::clone(&source)]));
+            load(files.unwrap_or_else(|e| panic!("{e}")), &device, kv, 16)
+        });
+        for case in golden["cases"].as_array().expect("cases") {
+            let place = format!("{} on {}", case["prompt"], device.info());
+            let tokens = ids(&case["tokens"]);
+            let logits = sessions.each_mut().map(|s| {
+                let logits = pollster::block_on(s.logits(&tokens, true));
+                logits.unwrap_or_else(|e| panic!("{place}: {e}"))
+            });
+            let error = nmse(&logits[1], &logits[0]);
+            assert!(error < 1e-4, "{place}: NMSE {error:e}");
+            assert!(error > 0.0, "{place}: the cache is not in 8 bits");
+            let want = ids(&case["greedy"]);
+            let (got, _) = greedy(&mut sessions[1], &tokens, want.len());
+            compare(&place, &got, &want, &numbers(&case["margins"]));
+        }
+    }
+}
+
+#[test]
 fn a_conversation_reuses_its_cache_and_gives_the_same_text() {
     for device in devices() {
         let folder = data().join("families/llama");

@@ -114,7 +114,11 @@ impl Report {
                 for (binding, bytes) in outputs {
                     let array = case.arrays[binding].as_ref().expect("outputs have arrays");
                     let name = kernel.bindings[binding].name;
-                    if let Err(reason) = compare(array, &bytes, &want[binding], case.bound) {
+                    let (array, bytes) = match is_planar(device, array) {
+                        true => unpacked(array, &bytes),
+                        false => (array.clone(), bytes),
+                    };
+                    if let Err(reason) = compare(&array, &bytes, &want[binding], case.bound) {
                         self.failures.push(format!("{what}: {name}: {reason}"));
                     }
                 }
@@ -177,7 +181,7 @@ async fn upload(
     array: &HostArray,
 ) -> Result<(Tensor, Buffer)> {
     let planar = device.limits().layout == Layout::Planar;
-    let mut bytes = if binding.access == Access::Weight && planar {
+    let mut bytes = if planar && (binding.access == Access::Weight || is_planar(device, array)) {
         repacked(array)
     } else {
         array.bytes.clone()
@@ -194,9 +198,33 @@ async fn upload(
     Ok((tensor, buffer))
 }
 
+/// Is this a quantised array on a device that stores rows in its own layout?
+fn is_planar(device: &dyn Device, array: &HostArray) -> bool {
+    array.dtype.block_len() > 1 && device.limits().layout == Layout::Planar
+}
+
+/// A device's bytes of a quantised array, decoded to f32, with what is behind them.
+fn unpacked(array: &HostArray, bytes: &[u8]) -> (HostArray, Vec<u8>) {
+    let (rows, k) = rows(array);
+    let row = planar::row_bytes(array.dtype, k);
+    let mut values = vec![0.0; rows * k];
+    for (bytes, values) in bytes.chunks(row).zip(values.chunks_mut(k)) {
+        planar::decode_row(array.dtype, k, bytes, values);
+    }
+    let decoded = HostArray::f32(&array.shape, &values);
+    let all = [&decoded.bytes, &bytes[rows * row..]].concat();
+    (decoded, all)
+}
+
+/// Rows of an array and their length.
+fn rows(array: &HostArray) -> (usize, usize) {
+    let (k, rows) = array.shape.split_last().expect("an array has a shape");
+    (rows.iter().product(), *k)
+}
+
 /// A weight's bytes in the layout of GPU devices.
 fn repacked(array: &HostArray) -> Vec<u8> {
-    let (rows, k) = (array.shape[0], array.shape[1]);
+    let (rows, k) = rows(array);
     let mut bytes = vec![0; rows * planar::row_bytes(array.dtype, k)];
     planar::repack_rows(array.dtype, k, &array.bytes, &mut bytes);
     bytes

@@ -27,6 +27,8 @@ pub struct Load {
 enum Kv {
     F16,
     F32,
+    #[serde(rename = "q8_0")]
+    Q8_0,
 }
 
 impl Load {
@@ -42,6 +44,7 @@ impl Load {
                 None => default.kv,
                 Some(Kv::F16) => KvDType::F16,
                 Some(Kv::F32) => KvDType::F32,
+                Some(Kv::Q8_0) => KvDType::Q8_0,
             },
             prefill_chunk: self.prefill_chunk.unwrap_or(default.prefill_chunk),
         }

@@ -7,7 +7,7 @@ export interface LoadOptions {
   /** `auto`: a real GPU, else the CPU; `gpu`: WebGPU even in software; `cpu`. */
   device?: "auto" | "gpu" | "cpu";
   contextLength?: number;
-  kv?: "f16" | "f32";
+  kv?: "f16" | "f32" | "q8_0";
   prefillChunk?: number;
 }
 

@@ -1,13 +1,19 @@
-//! Causal attention with grouped heads over the KV cache, with an online softmax
+//! Attention with grouped heads over the KV cache, with an online softmax
 //! (arXiv:2205.14135, algorithm 1; grouped heads: arXiv:2305.13245).
 //!
-//! Token t (position `step.pos + t`) sees cache rows `0 ..= step.pos + t`; head h reads KV head
-//! `h / (H / KVH)`. Caches are those of [`kv_append`](super::kv_append).
+//! Token t (position `step.pos + t`) sees the cache rows that the [rules](super::attention_rules)
+//! say: `0 ..= step.pos + t` without any. Head h reads KV head `h / (H / KVH)`. Caches are those of
+//! [`kv_append`](super::kv_append). A sink is one score more in a head's softmax, without a value
+//! (gpt-oss). A token that sees no key gives zeros.
 //!
-//! Params: `T` tokens, `H` heads, `KVH` KV heads (divides `H`), `D` head size (even, at most 256),
-//! `S` cache capacity, `SCALE` of the scores, `KV_F16`.
+//! Params: `B` sequences, `T` tokens, `H` heads, `KVH` KV heads (divides `H`), `D` head size and
+//! `DV` that of the values (even, at most 512), `S` cache capacity, `SCALE` of the scores, `KV_F16`,
+//! `KV_Q8_0`, `HEADS_FIRST` (q and y are (B, H, T, D)), `TOKENS_FIRST` (caches are (B, S, KVH, D)),
+//! `SINKS`, and those of the rules.
 
+use super::attention_rules::{self, Mask, MaskKind, Rules};
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
+use crate::DType;
 use crate::device::cpu;
 use crate::device::{DeviceKind, Limits};
 
@@ -20,51 +26,122 @@ pub static KERNEL: Kernel = Kernel {
         Binding::new("v_cache", Access::Read),
         Binding::new("step", Access::Uniform),
         Binding::new("y", Access::Write),
+        Binding::optional("mask", Access::Read),
+        Binding::optional("slopes", Access::Read),
+        Binding::optional("kv_lengths", Access::Read),
+        Binding::optional("sinks", Access::Read),
     ],
-    uniforms: &["T", "S"],
+    uniforms: &[
+        "T", "S", "PREFIX", "WINDOW", "MASK_B", "MASK_H", "MASK_T", "MASK_S",
+    ],
     variants,
     cpu: cpu::attention,
     reference,
     cases,
 };
 
+/// A call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// B: sequences.
+    pub batch: usize,
+    /// T: tokens of each.
+    pub tokens: usize,
+    /// H: heads.
+    pub heads: usize,
+    /// KV heads; divides the heads.
+    pub kv_heads: usize,
+    /// D: size of a head of q and k.
+    pub head_size: usize,
+    /// DV: size of a head of v and y.
+    pub v_head_size: usize,
+    /// S: keys that the caches have room for.
+    pub capacity: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Element type of the caches: f32, f16 or q8_0.
+    pub kv: DType,
+    /// q and y are (B, H, T, D) instead of (B, T, H, D).
+    pub heads_first: bool,
+    /// Caches are (B, S, KVH, D) instead of (B, KVH, S, D).
+    pub tokens_first: bool,
+    /// Is there a sink for each head?
+    pub sinks: bool,
+    /// Which keys are seen, and what is done to the scores.
+    pub rules: Rules,
+}
+
+impl Call {
+    /// Plain causal attention of one sequence, scaled by `1 / sqrt(D)`, over an f32 cache.
+    pub fn causal(
+        tokens: usize,
+        heads: usize,
+        kv_heads: usize,
+        head_size: usize,
+        capacity: usize,
+    ) -> Self {
+        Call {
+            batch: 1,
+            tokens,
+            heads,
+            kv_heads,
+            head_size,
+            v_head_size: head_size,
+            capacity,
+            scale: (1.0 / (head_size as f64).sqrt()) as f32,
+            kv: DType::F32,
+            heads_first: false,
+            tokens_first: false,
+            sinks: false,
+            rules: Rules::default(),
+        }
+    }
+}
+
 /// Parameters of a call.
-pub fn params(
-    tokens: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_size: usize,
-    capacity: usize,
-    scale: f32,
-    kv_f16: bool,
-) -> Params {
-    Params::new()
-        .u32("T", tokens as u32)
-        .u32("H", heads as u32)
-        .u32("KVH", kv_heads as u32)
-        .u32("D", head_size as u32)
-        .u32("S", capacity as u32)
-        .f32("SCALE", scale)
-        .bool("KV_F16", kv_f16)
+pub fn params(call: &Call) -> Params {
+    let p = Params::new()
+        .u32("B", call.batch as u32)
+        .u32("T", call.tokens as u32)
+        .u32("H", call.heads as u32)
+        .u32("KVH", call.kv_heads as u32)
+        .u32("D", call.head_size as u32)
+        .u32("DV", call.v_head_size as u32)
+        .u32("S", call.capacity as u32)
+        .f32("SCALE", call.scale)
+        .switch("KV_F16", call.kv == DType::F16)
+        .switch("KV_Q8_0", call.kv == DType::Q8_0)
+        .switch("HEADS_FIRST", call.heads_first)
+        .switch("TOKENS_FIRST", call.tokens_first)
+        .switch("SINKS", call.sinks);
+    call.rules.set(p)
+}
+
+/// Are `few` elements two, because a row is not a whole number of fours?
+fn pairs(p: &Params) -> bool {
+    !p.get("D").is_multiple_of(4) || !p.get("DV").is_multiple_of(4)
 }
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
     let (tokens, heads, kv_heads) = (p.get("T"), p.get("H"), p.get("KVH"));
+    let (batch, v_head_size) = (p.get("B"), p.get("DV"));
     let rows = tokens * (heads / kv_heads);
-    let pairs = !p.get("D").is_multiple_of(4);
-    let serial = Variant::new("serial", fold(rows.div_ceil(8) * kv_heads, limits))
+    let each = fold(batch * tokens * heads, limits);
+    let serial = Variant::new("serial", fold(rows.div_ceil(8) * kv_heads * batch, limits))
         .set("WG", 8)
         .flag("SERIAL")
-        .flag_if("PAIRS", pairs);
-    let split = Variant::new("split", fold(tokens * heads, limits))
-        .set("WG", 8)
+        .flag_if("PAIRS", pairs(p));
+    // As many parts of a row's sums as workgroup memory holds.
+    let most = limits.max_workgroup_bytes / (4 * v_head_size + 8);
+    let split = Variant::new("split", each)
+        .set("WG", most.clamp(1, 8))
         .flag("SERIAL")
         .flag("SPLIT")
-        .flag_if("PAIRS", pairs);
-    let workgroup = Variant::new("workgroup", fold(tokens * heads, limits))
+        .flag_if("PAIRS", pairs(p));
+    let workgroup = Variant::new("workgroup", each)
         .set("WG", limits.max_workgroup_size.min(256))
         .flag("WORKGROUP")
-        .flag_if("PAIRS", pairs);
+        .flag_if("PAIRS", pairs(p));
     let mut variants = vec![workgroup];
     if let Some(subgroup) = subgroup(p, limits) {
         variants.insert(0, subgroup);
@@ -85,70 +162,91 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
 /// Decoding on GPUs with subgroup operations.
 fn subgroup(p: &Params, limits: &Limits) -> Option<Variant> {
     let (smallest, largest) = limits.subgroup?;
-    let head_size = p.get("D");
+    let (head_size, v_head_size) = (p.get("D"), p.get("DV"));
     // Elements of 8 bytes where 16 would leave invocations without a column.
-    let pairs = !head_size.is_multiple_of(4) || head_size / 4 < smallest;
+    let pairs = pairs(p) || head_size / 4 < smallest;
     let mut size = limits.max_workgroup_size.min(256);
-    while size / smallest * (4 * head_size + 8) > limits.max_workgroup_bytes {
+    while size / smallest * (4 * v_head_size + 8) > limits.max_workgroup_bytes {
         size /= 2;
     }
     // A subgroup that the workgroup does not fill would miss columns.
     (size >= largest).then(|| Variant {
         subgroups: true,
-        ..Variant::new("subgroup", fold(p.get("T") * p.get("H"), limits))
-            .set("WG", size)
-            .set("MIN_SIZE", smallest)
-            .flag("SUBGROUPS")
-            .flag_if("PAIRS", pairs)
+        ..Variant::new(
+            "subgroup",
+            fold(p.get("B") * p.get("T") * p.get("H"), limits),
+        )
+        .set("WG", size)
+        .set("MIN_SIZE", smallest)
+        .flag("SUBGROUPS")
+        .flag_if("PAIRS", pairs)
     })
 }
 
 /// Prefill on GPUs: the largest tile that workgroup memory holds.
 fn tile(p: &Params, limits: &Limits) -> Option<Variant> {
     let (head_size, kv_heads) = (p.get("D"), p.get("KVH"));
-    let pairs = !head_size.is_multiple_of(4);
-    let pitch = head_size + if pairs { 2 } else { 4 };
+    let pitch = head_size.max(p.get("DV")) + if pairs(p) { 2 } else { 4 };
     let sizes = [(16, 32), (16, 16), (16, 8), (8, 8), (8, 4)];
     let (rows, keys) = sizes.into_iter().find(|(rows, keys)| {
         4 * (rows * head_size + keys * pitch + 2 * rows * keys) <= limits.max_workgroup_bytes
     })?;
-    let groups = (p.get("T") * (p.get("H") / kv_heads)).div_ceil(rows) * kv_heads;
+    let groups = (p.get("T") * (p.get("H") / kv_heads)).div_ceil(rows) * kv_heads * p.get("B");
     let variant = Variant::new("tile", fold(groups, limits))
         .set("WG", limits.max_workgroup_size.min(256))
         .set("ROWS", rows)
         .set("KEYS", keys)
         .flag("TILE")
-        .flag_if("PAIRS", pairs);
+        .flag_if("PAIRS", pairs(p));
     Some(variant)
 }
 
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
-    let (heads, head_size) = (p.size("H"), p.size("D"));
+    let (batch, tokens, heads, kv_heads) = (p.size("B"), p.size("T"), p.size("H"), p.size("KVH"));
+    let (size, v_size) = (p.size("D"), p.size("DV"));
     let (capacity, scale) = (p.size("S"), f64::from(p.number("SCALE")));
     let pos = arrays[3][0] as usize;
-    for t in 0..p.size("T") {
-        for h in 0..heads {
-            let q = (t * heads + h) * head_size;
-            let cache = h / (heads / p.size("KVH")) * capacity * head_size;
-            let scores: Vec<f64> = (0..=pos + t)
-                .map(|s| {
-                    let k = cache + s * head_size;
-                    let dot = (0..head_size).map(|i| arrays[0][q + i] * arrays[1][k + i]);
-                    scale * dot.sum::<f64>()
-                })
-                .collect();
-            let largest = scores.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
-            let sum: f64 = scores.iter().map(|x| (x - largest).exp()).sum();
-            for i in 0..head_size {
-                let mut total = 0.0;
-                for (s, score) in scores.iter().enumerate() {
-                    let v = arrays[2][cache + s * head_size + i];
-                    total += (score - largest).exp() / sum * v;
-                }
-                arrays[4][q + i] = total;
+    let mut y = vec![0.0; batch * tokens * heads * v_size];
+    for i in 0..batch * tokens * heads {
+        let (b, t, h) = (i / heads / tokens, i / heads % tokens, i % heads);
+        let row = match p.is("HEADS_FIRST") {
+            true => (b * heads + h) * tokens + t,
+            false => i,
+        };
+        let g = h / (heads / kv_heads);
+        let key = |s: usize| match p.is("TOKENS_FIRST") {
+            true => (b * capacity + s) * kv_heads + g,
+            false => (b * kv_heads + g) * capacity + s,
+        };
+        let score = |s: usize| {
+            let extra = [&arrays[5][..], &arrays[6], &arrays[7]];
+            let seen = attention_rules::reference_score(p, extra, pos, [b, h, t], s, 0.0);
+            if seen == f64::NEG_INFINITY {
+                return seen;
+            }
+            let (q, k) = (&arrays[0][row * size..], &arrays[1][key(s) * size..]);
+            let dot: f64 = (0..size).map(|i| q[i] * k[i]).sum();
+            attention_rules::reference_score(p, extra, pos, [b, h, t], s, scale * dot)
+        };
+        let scores: Vec<f64> = (0..capacity).map(score).collect();
+        let sink = arrays[8].get(h).copied().unwrap_or(f64::NEG_INFINITY);
+        let largest = scores.iter().fold(sink, |a, b| a.max(*b));
+        if largest == f64::NEG_INFINITY {
+            continue;
+        }
+        let e = |x: f64| (x - largest).exp();
+        let sum: f64 = e(sink) + scores.iter().map(|x| e(*x)).sum::<f64>();
+        for (s, score) in scores
+            .iter()
+            .enumerate()
+            .filter(|x| *x.1 > f64::NEG_INFINITY)
+        {
+            for c in 0..v_size {
+                y[row * v_size + c] += e(*score) / sum * arrays[2][key(s) * v_size + c];
             }
         }
     }
+    arrays[4] = y;
 }
 
 fn cases() -> Vec<Case> {
@@ -176,32 +274,183 @@ fn cases() -> Vec<Case> {
     for (i, (tokens, pos, (heads, kv_heads), head_size)) in sizes.into_iter().enumerate() {
         // The cache ends with the last token in some, later in others.
         let capacity = pos + tokens + [0, 1, 37][i % 3];
-        let kv_f16 = i % 2 == 1;
-        let scale = 1.0 / (head_size as f32).sqrt();
-        let cache = [kv_heads, capacity, head_size];
-        let mut k = case::random(2, cache.iter().product());
-        // A key that outshines those before it, far from the first.
-        let loud = (pos + tokens / 2) * head_size;
-        k[loud..loud + head_size].iter_mut().for_each(|x| *x *= 3.0);
-        let mut v = case::random(3, k.len());
-        // Rows that no token sees hold what must not be read.
-        for head in 0..kv_heads {
-            let unseen = (head * capacity + pos + tokens) * head_size;
-            let end = (head + 1) * capacity * head_size;
-            k[unseen..end].fill(f32::NAN);
-            v[unseen..end].fill(f32::NAN);
+        let plain = Call::causal(tokens, heads, kv_heads, head_size, capacity);
+        let kv = [DType::F32, DType::F16][i % 2];
+        cases.push(case(
+            pos,
+            &[],
+            Call {
+                kv,
+                ..plain.clone()
+            },
+        ));
+        if i % 3 == 1 && head_size.is_multiple_of(32) {
+            let kv = DType::Q8_0;
+            cases.push(case(pos, &[], Call { kv, ..plain }));
         }
-        cases.push(Case {
-            params: params(tokens, heads, kv_heads, head_size, capacity, scale, kv_f16),
-            arrays: vec![
-                Some(HostArray::random(1, &[tokens, heads, head_size])),
-                Some(HostArray::cache(&cache, &k, kv_f16)),
-                Some(HostArray::cache(&cache, &v, kv_f16)),
-                Some(HostArray::step(pos)),
-                Some(HostArray::zeros(&[tokens, heads, head_size])),
-            ],
-            bound: 1e-9,
-        });
+    }
+    cases.extend(rules_cases());
+    cases
+}
+
+/// Everything but the plain causal path.
+fn rules_cases() -> Vec<Case> {
+    let mask = |kind, shape| Some(Mask { kind, shape });
+    let rules = |f: fn(&mut Rules)| {
+        let mut rules = Rules::default();
+        f(&mut rules);
+        rules
+    };
+    let decode = Call::causal(1, 6, 2, 64, 150);
+    let prefill = Call::causal(21, 6, 2, 32, 150);
+    let mut cases = Vec::new();
+    for (kv, plain) in [
+        (DType::F16, decode.clone()),
+        (DType::F32, prefill.clone()),
+        (DType::Q8_0, prefill.clone()),
+    ] {
+        for rules in [
+            rules(|r| r.window = Some(1)),
+            rules(|r| r.window = Some(37)),
+            rules(|r| r.prefix = 113),
+            rules(|r| r.softcap = 0.5),
+            rules(|r| r.alibi = true),
+            rules(|r| (r.causal, r.window) = (false, Some(5))),
+        ] {
+            cases.push(case(
+                99,
+                &[],
+                Call {
+                    kv,
+                    rules,
+                    ..plain.clone()
+                },
+            ));
+        }
+        cases.push(case(
+            99,
+            &[],
+            Call {
+                kv,
+                sinks: true,
+                ..plain.clone()
+            },
+        ));
+        let shape = [1, 1, plain.tokens, 150];
+        for kind in [MaskKind::Additive, MaskKind::Seen, MaskKind::Hidden] {
+            let rules = Rules {
+                mask: mask(kind, shape),
+                ..Rules::default()
+            };
+            cases.push(case(
+                99,
+                &[],
+                Call {
+                    kv,
+                    rules,
+                    ..plain.clone()
+                },
+            ));
+        }
+    }
+    // Batches, layouts, sizes of v, lengths, and several at once.
+    let lengths = [0, 7, 19];
+    for (i, (batch, tokens, head_size, v_head_size)) in [
+        (2, 4, 8, 10),
+        (3, 1, 32, 8),
+        (3, 5, 64, 32),
+        (2, 17, 6, 64),
+        (1, 9, 64, 320),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let several = [
+            Rules::full(),
+            Rules {
+                mask: mask(MaskKind::Additive, [batch, 1, tokens, 13]),
+                kv_lengths: true,
+                ..Rules::full()
+            },
+            Rules {
+                mask: mask(MaskKind::Seen, [1, 6, 1, 19]),
+                softcap: 2.0,
+                alibi: true,
+                window: Some(4),
+                ..Rules::default()
+            },
+        ];
+        let layouts = [(false, true), (true, false), (true, true)];
+        for (j, rules) in several.into_iter().enumerate() {
+            let (heads_first, tokens_first) = layouts[(i + j) % 3];
+            let sinks = rules.kv_lengths;
+            let call = Call {
+                batch,
+                v_head_size,
+                heads_first,
+                tokens_first,
+                kv: [DType::F32, DType::F16][i % 2],
+                rules,
+                sinks,
+                ..Call::causal(tokens, 6, 3, head_size, 19)
+            };
+            cases.push(case(2, &lengths[..batch], call));
+        }
     }
     cases
+}
+
+fn case(pos: usize, lengths: &[u32], call: Call) -> Case {
+    let Call {
+        batch,
+        tokens,
+        heads,
+        kv_heads,
+        capacity,
+        ..
+    } = call;
+    let shape = |outer: usize, inner: usize, size: usize, swapped: bool| match swapped {
+        true => [batch, inner, outer, size],
+        false => [batch, outer, inner, size],
+    };
+    let k_shape = shape(kv_heads, capacity, call.head_size, call.tokens_first);
+    let v_shape = shape(kv_heads, capacity, call.v_head_size, call.tokens_first);
+    let mut k = case::random(2, k_shape.iter().product());
+    let mut v = case::random(3, v_shape.iter().product());
+    let row = |g: usize, s: usize| match call.tokens_first {
+        true => s * kv_heads + g,
+        false => g * capacity + s,
+    };
+    // A key that outshines those before it, far from the first.
+    let loud = row(0, (pos + tokens / 2).min(capacity - 1)) * call.head_size;
+    k[loud..loud + call.head_size]
+        .iter_mut()
+        .for_each(|x| *x *= 3.0);
+    // Rows that no token sees hold what must not be read.
+    if batch == 1 && call.rules == Rules::default() && call.kv != DType::Q8_0 {
+        for g in 0..kv_heads {
+            for s in pos + tokens..capacity {
+                k[row(g, s) * call.head_size..][..call.head_size].fill(f32::NAN);
+                v[row(g, s) * call.v_head_size..][..call.v_head_size].fill(f32::NAN);
+            }
+        }
+    }
+    let q_shape = shape(tokens, heads, call.head_size, call.heads_first);
+    let y_shape = shape(tokens, heads, call.v_head_size, call.heads_first);
+    let [mask, slopes, kv_lengths] = attention_rules::case_arrays(&call.rules, heads, lengths);
+    Case {
+        params: params(&call),
+        arrays: vec![
+            Some(HostArray::random(1, &q_shape)),
+            Some(HostArray::cache(&k_shape, &k, call.kv)),
+            Some(HostArray::cache(&v_shape, &v, call.kv)),
+            Some(HostArray::step(pos)),
+            Some(HostArray::zeros(&y_shape)),
+            mask,
+            slopes,
+            kv_lengths,
+            call.sinks.then(|| HostArray::random(6, &[heads])),
+        ],
+        bound: 1e-9,
+    }
 }

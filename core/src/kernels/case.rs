@@ -1,8 +1,6 @@
 //! Test cases of kernels: inputs that include outliers and near-zero values, reproducible
 //! everywhere.
 
-use half::f16;
-
 use crate::DType;
 use crate::kernels::Params;
 use crate::weights::dequant::{dequantize, quantize};
@@ -59,22 +57,18 @@ impl HostArray {
         HostArray::u32(&[4], &[pos as u32, 0, 0, 0])
     }
 
-    /// A KV cache of these values, in f32 or f16.
-    pub fn cache(shape: &[usize], values: &[f32], kv_f16: bool) -> Self {
-        if !kv_f16 {
-            return HostArray::f32(shape, values);
-        }
-        let halves = values.iter().map(|x| f16::from_f32(*x).to_le_bytes());
+    /// A KV cache of these values, in f32, f16 or q8_0.
+    pub fn cache(shape: &[usize], values: &[f32], dtype: DType) -> Self {
         HostArray {
-            dtype: DType::F16,
+            dtype,
             shape: shape.to_vec(),
-            bytes: halves.flatten().collect(),
+            bytes: quantize(dtype, values),
         }
     }
 
     /// A KV cache of random values of about unit size.
-    pub fn random_cache(seed: u64, shape: &[usize], kv_f16: bool) -> Self {
-        HostArray::cache(shape, &random(seed, shape.iter().product()), kv_f16)
+    pub fn random_cache(seed: u64, shape: &[usize], dtype: DType) -> Self {
+        HostArray::cache(shape, &random(seed, shape.iter().product()), dtype)
     }
 
     /// A weight of random values; the last dimension is a whole number of blocks.

@@ -1,15 +1,21 @@
 //! Appends the keys and values of T tokens to the KV cache, from position `step.pos` on.
 //!
-//! Caches are (KVH, S, D), in f32 or f16; f16 elements are held to +-65504, so that an outlier
-//! does not become infinite. Rows past `S` are dropped.
+//! Caches are (B, KVH, S, D) and (B, KVH, S, DV), in f32, f16 or q8_0. f16 elements are held to
+//! +-65504, so that an outlier does not become infinite. Rows of q8_0 are as weights have them: in
+//! the file's layout on the CPU, [planar](crate::weights::planar) on GPUs. Rows past `S` are
+//! dropped.
 //!
-//! Params: `T` tokens, `KVH` KV heads, `D` head size (even), `S` cache capacity, `KV_F16`.
+//! Params: `B` sequences, `T` tokens, `KVH` KV heads, `D` and `DV` head sizes (even; for q8_0
+//! multiples of 32), `S` cache capacity, `KV_F16`, `KV_Q8_0`, `HEADS_FIRST` (k and v are
+//! (B, KVH, T, D) instead of (B, T, KVH, D)).
 
 use half::f16;
 
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
+use crate::DType;
 use crate::device::Limits;
 use crate::device::cpu::{self, CpuDispatch};
+use crate::weights::dequant::quantize;
 
 /// See the [module](self).
 pub static KERNEL: Kernel = Kernel {
@@ -28,63 +34,102 @@ pub static KERNEL: Kernel = Kernel {
     cases,
 };
 
+/// A call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// B: sequences.
+    pub batch: usize,
+    /// T: tokens of each.
+    pub tokens: usize,
+    /// KV heads.
+    pub kv_heads: usize,
+    /// D: size of a head of k.
+    pub head_size: usize,
+    /// DV: size of a head of v.
+    pub v_head_size: usize,
+    /// S: rows of the caches.
+    pub capacity: usize,
+    /// Element type of the caches: f32, f16 or q8_0.
+    pub kv: DType,
+    /// k and v are (B, KVH, T, D) instead of (B, T, KVH, D).
+    pub heads_first: bool,
+}
+
 /// Parameters of a call.
-pub fn params(
-    tokens: usize,
-    kv_heads: usize,
-    head_size: usize,
-    capacity: usize,
-    kv_f16: bool,
-) -> Params {
+pub fn params(call: &Call) -> Params {
     Params::new()
-        .u32("T", tokens as u32)
-        .u32("KVH", kv_heads as u32)
-        .u32("D", head_size as u32)
-        .u32("S", capacity as u32)
-        .bool("KV_F16", kv_f16)
+        .u32("B", call.batch as u32)
+        .u32("T", call.tokens as u32)
+        .u32("KVH", call.kv_heads as u32)
+        .u32("D", call.head_size as u32)
+        .u32("DV", call.v_head_size as u32)
+        .u32("S", call.capacity as u32)
+        .switch("KV_F16", call.kv == DType::F16)
+        .switch("KV_Q8_0", call.kv == DType::Q8_0)
+        .switch("HEADS_FIRST", call.heads_first)
 }
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
-    let pairs = p.get("T") * p.get("KVH") * (p.get("D") / 2);
-    vec![Variant::new("pairs", fold(pairs.div_ceil(64), limits)).set("WG", 64)]
+    let (name, part) = if p.is("KV_Q8_0") {
+        ("chunks", 64)
+    } else {
+        ("pairs", 2)
+    };
+    let rows = p.get("B") * p.get("T") * p.get("KVH");
+    let parts = rows * p.get("D").max(p.get("DV")).div_ceil(part);
+    vec![Variant::new(name, fold(parts.div_ceil(64), limits)).set("WG", 64)]
 }
 
 fn cpu(d: &CpuDispatch<'_>) {
-    for (from, to) in [(0, 2), (1, 3)] {
-        if d.params.is("KV_F16") {
-            append(d, from, &mut d.write::<u16>(to), |v| {
-                f16::from_f32(v.clamp(-65504.0, 65504.0)).to_bits()
+    for (from, to, size) in [(0, 2, d.params.size("D")), (1, 3, d.params.size("DV"))] {
+        if d.params.is("KV_Q8_0") {
+            let row = size / 32 * DType::Q8_0.block_bytes();
+            append(d, from, size, &mut d.write::<u8>(to), row, |from, to| {
+                to.copy_from_slice(&quantize(DType::Q8_0, from));
+            });
+        } else if d.params.is("KV_F16") {
+            append(d, from, size, &mut d.write::<u16>(to), size, |from, to| {
+                for (to, v) in to.iter_mut().zip(from) {
+                    *to = f16::from_f32(v.clamp(-65504.0, 65504.0)).to_bits();
+                }
             });
         } else {
-            append(d, from, &mut d.write::<f32>(to), |v| v);
+            append(d, from, size, &mut d.write::<f32>(to), size, |from, to| {
+                to.copy_from_slice(from);
+            });
         }
     }
 }
 
+/// `row`: elements of a row of the cache.
 fn append<E: Send>(
     d: &CpuDispatch<'_>,
     from: usize,
+    size: usize,
     cache: &mut [E],
-    store: impl Fn(f32) -> E + Sync,
+    row: usize,
+    store: impl Fn(&[f32], &mut [E]) + Sync,
 ) {
-    let (kv_heads, head_size) = (d.params.size("KVH"), d.params.size("D"));
-    let (tokens, capacity) = (d.params.size("T"), d.params.size("S"));
-    let pos = d.u32(4)[0] as usize;
+    let p = d.params;
+    let (kv_heads, tokens, capacity) = (p.size("KVH"), p.size("T"), p.size("S"));
+    let (all, pos) = (p.size("B") * kv_heads, d.u32(4)[0] as usize);
     let rows = tokens.min(capacity.saturating_sub(pos));
     let from = d.f32(from);
     let from = &*from;
+    let heads_first = p.is("HEADS_FIRST");
     let one_head = |g: usize, head: &mut [E]| {
         for t in 0..rows {
-            let from = &from[(t * kv_heads + g) * head_size..][..head_size];
-            let to = &mut head[(pos + t) * head_size..][..head_size];
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = store(*from);
-            }
+            let at = match heads_first {
+                true => g * tokens + t,
+                false => (g / kv_heads * tokens + t) * kv_heads + g % kv_heads,
+            };
+            let to = &mut head[(pos + t) * row..][..row];
+            store(&from[at * size..][..size], to);
         }
     };
-    let len = capacity * head_size;
-    let heads = &mut cache[..kv_heads * len];
-    if rows * head_size < 2048 {
+    let len = capacity * row;
+    let heads = &mut cache[..all * len];
+    if rows * size < 2048 {
         let heads = heads.chunks_mut(len).enumerate();
         heads.for_each(|(g, head)| one_head(g, head));
     } else {
@@ -93,50 +138,95 @@ fn append<E: Send>(
 }
 
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
-    let (kv_heads, head_size, capacity) = (p.size("KVH"), p.size("D"), p.size("S"));
+    let (kv_heads, tokens, capacity) = (p.size("KVH"), p.size("T"), p.size("S"));
     let pos = arrays[4][0] as usize;
-    for (from, to) in [(0, 2), (1, 3)] {
-        for t in (0..p.size("T")).filter(|t| pos + t < capacity) {
-            for g in 0..kv_heads {
-                for i in 0..head_size {
-                    let value = arrays[from][(t * kv_heads + g) * head_size + i];
+    for (from, to, size) in [(0, 2, p.size("D")), (1, 3, p.size("DV"))] {
+        for row in 0..p.size("B") * tokens * kv_heads {
+            let (b, t, g) = if p.is("HEADS_FIRST") {
+                (
+                    row / tokens / kv_heads,
+                    row % tokens,
+                    row / tokens % kv_heads,
+                )
+            } else {
+                (
+                    row / kv_heads / tokens,
+                    row / kv_heads % tokens,
+                    row % kv_heads,
+                )
+            };
+            if pos + t >= capacity {
+                continue;
+            }
+            let to_row = ((b * kv_heads + g) * capacity + pos + t) * size;
+            for i in 0..size {
+                let value = arrays[from][row * size + i];
+                arrays[to][to_row + i] = if p.is("KV_Q8_0") {
+                    let chunk = &arrays[from][row * size + i / 32 * 32..][..32];
+                    let largest = chunk.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
+                    let d = f16::from_f64(largest / 127.0).to_f64();
+                    d * (value / d).round().clamp(-127.0, 127.0)
+                } else {
                     let limit = if p.is("KV_F16") { 65504.0 } else { f64::MAX };
-                    arrays[to][(g * capacity + pos + t) * head_size + i] =
-                        value.clamp(-limit, limit);
-                }
+                    value.clamp(-limit, limit)
+                };
             }
         }
     }
 }
 
 fn cases() -> Vec<Case> {
+    // B, T, KVH, (D, DV), S, pos
     let sizes = [
-        (1, 1, 2, 1, 0),
-        (1, 3, 64, 301, 200),
-        (2, 1, 32, 9, 5),
-        (7, 2, 80, 71, 63),
-        (33, 3, 256, 35, 1),
+        (1, 1, 1, (2, 2), 1, 0),
+        (1, 1, 3, (64, 64), 301, 200),
+        (1, 2, 1, (32, 32), 9, 5),
+        (1, 7, 2, (80, 80), 71, 63),
+        (1, 33, 3, (256, 256), 35, 1),
         // Two of five tokens find room.
-        (5, 2, 64, 7, 5),
+        (1, 5, 2, (64, 64), 7, 5),
+        (3, 4, 2, (8, 10), 6, 1),
+        (2, 3, 3, (96, 32), 5, 2),
     ];
     let mut cases = Vec::new();
-    for (tokens, kv_heads, head_size, capacity, pos) in sizes {
-        for kv_f16 in [false, true] {
-            let mut k = case::random(1, tokens * kv_heads * head_size);
-            // Beyond what f16 holds.
-            k[0] = -70000.0;
-            let cache = [kv_heads, capacity, head_size];
-            cases.push(Case {
-                params: params(tokens, kv_heads, head_size, capacity, kv_f16),
-                arrays: vec![
-                    Some(HostArray::f32(&[tokens, kv_heads, head_size], &k)),
-                    Some(HostArray::random(2, &[tokens, kv_heads, head_size])),
-                    Some(HostArray::random_cache(3, &cache, kv_f16)),
-                    Some(HostArray::random_cache(4, &cache, kv_f16)),
-                    Some(HostArray::step(pos)),
-                ],
-                bound: if kv_f16 { 1e-6 } else { 0.0 },
-            });
+    for (batch, tokens, kv_heads, (head_size, v_head_size), capacity, pos) in sizes {
+        for kv in [DType::F32, DType::F16, DType::Q8_0] {
+            if kv == DType::Q8_0 && !(head_size % 32 == 0 && v_head_size % 32 == 0) {
+                continue;
+            }
+            for heads_first in [false, true] {
+                let rows = [batch, tokens, kv_heads];
+                let mut k = case::random(1, rows.iter().product::<usize>() * head_size);
+                // Beyond what f16 holds.
+                k[0] = -70000.0;
+                let call = Call {
+                    batch,
+                    tokens,
+                    kv_heads,
+                    head_size,
+                    v_head_size,
+                    capacity,
+                    kv,
+                    heads_first,
+                };
+                let cache = |seed, size| {
+                    HostArray::random_cache(seed, &[batch, kv_heads, capacity, size], kv)
+                };
+                cases.push(Case {
+                    params: params(&call),
+                    arrays: vec![
+                        Some(HostArray::f32(&[batch, tokens, kv_heads, head_size], &k)),
+                        Some(HostArray::random(
+                            2,
+                            &[batch, tokens, kv_heads, v_head_size],
+                        )),
+                        Some(cache(3, head_size)),
+                        Some(cache(4, v_head_size)),
+                        Some(HostArray::step(pos)),
+                    ],
+                    bound: if kv == DType::F32 { 0.0 } else { 1e-6 },
+                });
+            }
         }
     }
     cases

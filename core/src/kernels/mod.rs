@@ -10,6 +10,9 @@ pub mod activation_backward;
 pub mod add;
 pub mod argmax;
 pub mod attention;
+pub mod attention_mask;
+pub mod attention_rules;
+pub mod attention_scores;
 pub mod axis;
 pub mod case;
 pub mod column_sum;
@@ -76,6 +79,8 @@ pub static KERNELS: &[&Kernel] = &[
     &add::KERNEL,
     &argmax::KERNEL,
     &attention::KERNEL,
+    &attention_mask::KERNEL,
+    &attention_scores::KERNEL,
     &column_sum::KERNEL,
     &conv::KERNEL,
     &cross_entropy::KERNEL,
@@ -285,6 +290,11 @@ impl Params {
     pub fn bool(mut self, name: &'static str, value: bool) -> Self {
         self.0.insert(name, Value::Bool(value));
         self
+    }
+
+    /// Sets a switch if it is on; one that is off may be left out.
+    pub fn switch(self, name: &'static str, on: bool) -> Self {
+        if on { self.bool(name, true) } else { self }
     }
 
     /// Sets a weight's element type.

@@ -1,8 +1,11 @@
 //! Rotary position embedding (arXiv:2104.09864, eq. 34), in place: turns pairs of channels by
 //! angles that a table of (cos, sin) gives per absolute position.
 //!
-//! Params: `T` tokens, `H` heads, `D` head size, `ROT` channels that are turned (even, at most
-//! `D`), `ADJACENT`: pairs are (2i, 2i + 1) instead of (i, i + ROT / 2).
+//! Params: `B` sequences, `T` tokens, `H` heads, `D` head size, `ROT` channels that are turned
+//! (even, at most `D`), `ADJACENT`: pairs are (2i, 2i + 1) instead of (i, i + ROT / 2),
+//! `HEADS_FIRST`: x is (B, H, T, D) instead of (B, T, H, D), `POSITIONS`: the buffer is there,
+//! `TWO_D`: each half of the `ROT` channels is turned on its own, by its own positions
+//! (arXiv:2103.10360).
 
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, fold};
 use crate::device::Limits;
@@ -15,6 +18,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::new("x", Access::Write),
         Binding::new("table", Access::Read),
         Binding::new("step", Access::Uniform),
+        Binding::optional("positions", Access::Read),
     ],
     uniforms: &["T"],
     variants,
@@ -23,68 +27,143 @@ pub static KERNEL: Kernel = Kernel {
     cases,
 };
 
+/// A call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// B: sequences.
+    pub batch: usize,
+    /// T: tokens of each.
+    pub tokens: usize,
+    /// H: heads.
+    pub heads: usize,
+    /// D: size of a head.
+    pub head_size: usize,
+    /// Channels of a head that are turned.
+    pub rot: usize,
+    /// Pairs are (2i, 2i + 1).
+    pub adjacent: bool,
+    /// x is (B, H, T, D).
+    pub heads_first: bool,
+    /// A buffer gives each token's position.
+    pub positions: bool,
+    /// Each half of the channels has positions of its own; needs `positions`.
+    pub two_d: bool,
+}
+
 /// Parameters of a call.
-pub fn params(tokens: usize, heads: usize, head_size: usize, rot: usize, adjacent: bool) -> Params {
+pub fn params(call: &Call) -> Params {
     Params::new()
-        .u32("T", tokens as u32)
-        .u32("H", heads as u32)
-        .u32("D", head_size as u32)
-        .u32("ROT", rot as u32)
-        .bool("ADJACENT", adjacent)
+        .u32("B", call.batch as u32)
+        .u32("T", call.tokens as u32)
+        .u32("H", call.heads as u32)
+        .u32("D", call.head_size as u32)
+        .u32("ROT", call.rot as u32)
+        .switch("ADJACENT", call.adjacent)
+        .switch("HEADS_FIRST", call.heads_first)
+        .switch("POSITIONS", call.positions)
+        .switch("TWO_D", call.two_d)
 }
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
-    let pairs = p.get("T") * p.get("H") * (p.get("ROT") / 2);
+    let pairs = p.get("B") * p.get("T") * p.get("H") * (p.get("ROT") / 2);
     vec![Variant::new("pairs", fold(pairs.div_ceil(64), limits)).set("WG", 64)]
 }
 
-/// Channels of pair `i`.
-fn pair(i: usize, rot: usize, adjacent: bool) -> (usize, usize) {
+/// Parts of a head that are turned on their own, and the pairs of each.
+fn parts(p: &Params) -> (usize, usize) {
+    let parts = if p.is("TWO_D") { 2 } else { 1 };
+    (parts, p.size("ROT") / 2 / parts)
+}
+
+/// Channels of pair `i` of `pairs`.
+fn pair(i: usize, pairs: usize, adjacent: bool) -> (usize, usize) {
     if adjacent {
         (2 * i, 2 * i + 1)
     } else {
-        (i, i + rot / 2)
+        (i, i + pairs)
     }
 }
 
+/// Sequence and token of row `row` of x.
+fn place(p: &Params, row: usize) -> (usize, usize) {
+    let (tokens, heads) = (p.size("T"), p.size("H"));
+    let t = if p.is("HEADS_FIRST") {
+        row % tokens
+    } else {
+        row / heads % tokens
+    };
+    (row / heads / tokens, t)
+}
+
 fn cpu(d: &CpuDispatch<'_>) {
-    let (heads, head_size) = (d.params.size("H"), d.params.size("D"));
-    let (rot, adjacent) = (d.params.size("ROT"), d.params.is("ADJACENT"));
+    let p = d.params;
+    let (head_size, adjacent) = (p.size("D"), p.is("ADJACENT"));
+    let (batch, tokens, (parts, pairs)) = (p.size("B"), p.size("T"), parts(p));
     let (mut x, table, pos) = (d.f32_mut(0), d.f32(1), d.u32(2)[0] as usize);
-    let table = &*table;
-    cpu::for_each_row(&mut x, heads * head_size, d.params.size("T"), |t, x| {
-        let turns = &table[(pos + t) * rot..][..rot];
-        for head in x.chunks_exact_mut(head_size) {
-            for (i, turn) in turns.chunks_exact(2).enumerate() {
-                let (a, b) = pair(i, rot, adjacent);
-                let (xa, xb) = (head[a], head[b]);
-                head[a] = xa * turn[0] - xb * turn[1];
-                head[b] = xb * turn[0] + xa * turn[1];
+    let positions = d.has(3).then(|| d.u32(3));
+    let (table, positions) = (&*table, positions.as_deref());
+    // Heads that lie together share a loop's start.
+    let group = match p.is("HEADS_FIRST") {
+        true => tokens,
+        false => p.size("H"),
+    };
+    let rows = batch * tokens * p.size("H");
+    cpu::for_each_row(&mut x, group * head_size, rows / group, |i, x| {
+        for (j, head) in x.chunks_exact_mut(head_size).enumerate() {
+            let (b, t) = place(p, i * group + j);
+            for part in 0..parts {
+                let s = match positions {
+                    Some(positions) => positions[(part * batch + b) * tokens + t] as usize,
+                    None => pos + t,
+                };
+                let turns = &table[s * 2 * pairs..][..2 * pairs];
+                let channels = &mut head[part * 2 * pairs..][..2 * pairs];
+                for (i, turn) in turns.chunks_exact(2).enumerate() {
+                    let (a, b) = pair(i, pairs, adjacent);
+                    let (xa, xb) = (channels[a], channels[b]);
+                    channels[a] = xa * turn[0] - xb * turn[1];
+                    channels[b] = xb * turn[0] + xa * turn[1];
+                }
             }
         }
     });
 }
 
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
-    let (heads, head_size) = (p.size("H"), p.size("D"));
-    let (rot, adjacent) = (p.size("ROT"), p.is("ADJACENT"));
-    let pos = arrays[2][0] as usize;
-    for t in 0..p.size("T") {
-        for h in 0..heads {
-            for i in 0..rot / 2 {
-                let (a, b) = pair(i, rot, adjacent);
-                let row = (t * heads + h) * head_size;
-                let (xa, xb) = (arrays[0][row + a], arrays[0][row + b]);
-                let at = (pos + t) * rot + 2 * i;
+    let (batch, tokens, heads) = (p.size("B"), p.size("T"), p.size("H"));
+    let (parts, pairs) = parts(p);
+    for row in 0..batch * tokens * heads {
+        let (b, t) = place(p, row);
+        for part in 0..parts {
+            let s = match p.is("POSITIONS") {
+                true => arrays[3][(part * batch + b) * tokens + t],
+                false => arrays[2][0] + t as f64,
+            };
+            for i in 0..pairs {
+                let (a, b) = pair(i, pairs, p.is("ADJACENT"));
+                let start = row * p.size("D") + part * 2 * pairs;
+                let (xa, xb) = (arrays[0][start + a], arrays[0][start + b]);
+                let at = (s as usize * pairs + i) * 2;
                 let (cos, sin) = (arrays[1][at], arrays[1][at + 1]);
-                arrays[0][row + a] = xa * cos - xb * sin;
-                arrays[0][row + b] = xb * cos + xa * sin;
+                arrays[0][start + a] = xa * cos - xb * sin;
+                arrays[0][start + b] = xb * cos + xa * sin;
             }
         }
     }
 }
 
 fn cases() -> Vec<Case> {
+    let plain = |tokens, heads, head_size, rot| Call {
+        batch: 1,
+        tokens,
+        heads,
+        head_size,
+        rot,
+        adjacent: false,
+        heads_first: false,
+        positions: false,
+        two_d: false,
+    };
     let sizes = [
         (1, 1, 2, 2, 0),
         (1, 9, 64, 64, 200),
@@ -94,23 +173,72 @@ fn cases() -> Vec<Case> {
     ];
     let mut cases = Vec::new();
     for (tokens, heads, head_size, rot, pos) in sizes {
-        // Rows after the last position must not be needed, those before must be skipped.
-        let rows = pos + tokens;
-        let angle = |i: usize| (i / (rot / 2)) as f32 * 0.7 / (1.0 + (i % (rot / 2)) as f32);
-        let table: Vec<f32> = (0..rows * rot / 2)
-            .flat_map(|i| [angle(i).cos(), angle(i).sin()])
-            .collect();
         for adjacent in [false, true] {
-            cases.push(Case {
-                params: params(tokens, heads, head_size, rot, adjacent),
-                arrays: vec![
-                    Some(HostArray::random(1, &[tokens, heads, head_size])),
-                    Some(HostArray::f32(&[rows, rot], &table)),
-                    Some(HostArray::step(pos)),
-                ],
-                bound: 1e-12,
-            });
+            let call = Call {
+                adjacent,
+                ..plain(tokens, heads, head_size, rot)
+            };
+            cases.push(case(pos, call));
+            let call = Call {
+                batch: 2,
+                heads_first: adjacent,
+                positions: true,
+                ..call
+            };
+            cases.push(case(pos, call));
+            if rot % 4 == 0 {
+                cases.push(case(
+                    pos,
+                    Call {
+                        two_d: true,
+                        ..call
+                    },
+                ));
+            }
         }
     }
+    cases.push(case(
+        3,
+        Call {
+            batch: 3,
+            heads_first: true,
+            ..plain(5, 3, 8, 4)
+        },
+    ));
     cases
+}
+
+fn case(pos: usize, call: Call) -> Case {
+    let Call {
+        batch,
+        tokens,
+        heads,
+        head_size,
+        ..
+    } = call;
+    let parts = if call.two_d { 2 } else { 1 };
+    let pairs = call.rot / 2 / parts;
+    // Rows after the last position must not be needed, those before must be skipped.
+    let rows = pos + tokens;
+    let angle = |i: usize| (i / pairs) as f32 * 0.7 / (1.0 + (i % pairs) as f32);
+    let table: Vec<f32> = (0..rows * pairs)
+        .flat_map(|i| [angle(i).cos(), angle(i).sin()])
+        .collect();
+    let positions: Vec<u32> = (0..parts * batch * tokens)
+        .map(|i| (i * 7 % rows) as u32)
+        .collect();
+    let x_shape = match call.heads_first {
+        true => [batch, heads, tokens, head_size],
+        false => [batch, tokens, heads, head_size],
+    };
+    Case {
+        params: params(&call),
+        arrays: vec![
+            Some(HostArray::random(1, &x_shape)),
+            Some(HostArray::f32(&[rows, 2 * pairs], &table)),
+            Some(HostArray::step(pos)),
+            (call.positions).then(|| HostArray::u32(&[parts, batch, tokens], &positions)),
+        ],
+        bound: 1e-12,
+    }
 }

@@ -70,6 +70,11 @@ pub enum RopeScaling {
         /// How many times longer.
         factor: f64,
     },
+    /// NTK-aware: the base grows until the lowest frequency is divided by `factor`.
+    Ntk {
+        /// How many times longer.
+        factor: f64,
+    },
     /// Llama 3.1: low frequencies divided by `factor`, high ones kept, smooth between.
     Llama3 {
         /// How many times longer.
@@ -93,9 +98,20 @@ pub enum RopeScaling {
         original: f64,
         /// Factor on cosine and sine.
         attention_factor: f64,
+        /// Ends of the ramp are whole pairs.
+        truncate: bool,
     },
     /// GGUF's `rope_freqs.weight`: one divisor for each frequency.
     Factors(Vec<f32>),
+}
+
+impl RopeScaling {
+    /// NTK-aware scaling for a context of `length` tokens, as Hugging Face's `dynamic` has it.
+    pub fn dynamic(factor: f64, original: f64, length: f64) -> Self {
+        RopeScaling::Ntk {
+            factor: factor * length.max(original) / original - (factor - 1.0),
+        }
+    }
 }
 
 impl RopeConfig {
@@ -123,6 +139,12 @@ impl RopeConfig {
         match &self.scaling {
             RopeScaling::None => (each(&|_, f| f), 1.0),
             RopeScaling::Linear { factor } => (each(&|_, f| f / factor), 1.0),
+            RopeScaling::Ntk { factor } => {
+                let (dims, n) = (self.dims as f64, (self.dims as f64 - 2.0).max(1.0));
+                let theta = self.theta * factor.powf(dims / n);
+                let grown = |i: usize, _: f64| theta.powf(-2.0 * i as f64 / dims);
+                (each(&grown), 1.0)
+            }
             RopeScaling::Factors(factors) => (
                 each(&|i, f| f / f64::from(factors.get(i).copied().unwrap_or(1.0))),
                 1.0,
@@ -152,14 +174,18 @@ impl RopeConfig {
                 beta_slow,
                 original,
                 attention_factor,
+                truncate,
             } => {
                 // The pair that turns `rotations` times over the original context.
                 let pair = |rotations: f64| {
                     self.dims as f64 * (original / (rotations * 2.0 * PI)).ln()
                         / (2.0 * self.theta.ln())
                 };
-                let low = pair(beta_fast).floor().max(0.0);
-                let high = pair(beta_slow).ceil().min(self.dims as f64 - 1.0);
+                let (low, high) = match truncate {
+                    true => (pair(beta_fast).floor(), pair(beta_slow).ceil()),
+                    false => (pair(beta_fast), pair(beta_slow)),
+                };
+                let (low, high) = (low.max(0.0), high.min(self.dims as f64 - 1.0));
                 let span = if high > low { high - low } else { 0.001 };
                 let scaled = |i: usize, f: f64| {
                     let kept = 1.0 - ((i as f64 - low) / span).clamp(0.0, 1.0);
@@ -171,12 +197,12 @@ impl RopeConfig {
     }
 }
 
-/// YaRN's factor on cosine and sine when the file gives none: `0.1 ln(factor) + 1`.
-fn yarn_attention_factor(factor: f64) -> f64 {
+/// YaRN's factor on cosine and sine when the file gives none: `0.1 mscale ln(factor) + 1`.
+pub fn yarn_attention_factor(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 {
         1.0
     } else {
-        0.1 * factor.ln() + 1.0
+        0.1 * mscale * factor.ln() + 1.0
     }
 }
 
@@ -390,8 +416,9 @@ fn gguf_scaling(m: &Metadata, architecture: &str, max: usize) -> Result<RopeScal
             original: original.map_or(max as f64, f64::from),
             attention_factor: match m.opt_f32(&key("attn_factor"))? {
                 Some(f) => f64::from(f),
-                None => yarn_attention_factor(factor),
+                None => yarn_attention_factor(factor, 1.0),
             },
+            truncate: true,
         }),
         other => Err(Error::Unsupported {
             what: format!("{}: rope scaling {other:?}", m.file()),
@@ -422,19 +449,107 @@ fn json_scaling(file: &str, rope: &Value, max: usize) -> Result<RopeScaling> {
             original: original.unwrap_or(max as f64),
         }),
         Some("yarn") => {
-            let factor = number("factor")?;
-            let attention = rope["attention_factor"].as_f64();
+            let original = original.unwrap_or(max as f64);
+            let factor = rope["factor"].as_f64().unwrap_or(max as f64 / original);
+            let scale = |name: &str| rope[name].as_f64().filter(|m| *m != 0.0);
+            let attention = match (scale("mscale"), scale("mscale_all_dim")) {
+                (Some(m), Some(all)) => {
+                    yarn_attention_factor(factor, m) / yarn_attention_factor(factor, all)
+                }
+                _ => yarn_attention_factor(factor, 1.0),
+            };
             Ok(RopeScaling::Yarn {
                 factor,
                 beta_fast: rope["beta_fast"].as_f64().unwrap_or(32.0),
                 beta_slow: rope["beta_slow"].as_f64().unwrap_or(1.0),
-                original: original.unwrap_or(max as f64),
-                attention_factor: attention.unwrap_or_else(|| yarn_attention_factor(factor)),
+                original,
+                attention_factor: rope["attention_factor"].as_f64().unwrap_or(attention),
+                truncate: rope["truncate"].as_bool().unwrap_or(true),
             })
         }
         Some(other) => Err(Error::Unsupported {
             what: format!("{file}: rope scaling {other:?}"),
             supported: "default, linear, llama3, yarn".into(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Recorded from the formulas of transformers' `modeling_rope_utils.py`, 16 channels, base 10,000.
+    #[test]
+    fn frequencies_are_scaled_as_transformers_does() {
+        let yarn = |truncate| RopeScaling::Yarn {
+            factor: 4.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            original: 2048.0,
+            attention_factor: yarn_attention_factor(4.0, 1.0),
+            truncate,
+        };
+        let llama3 = RopeScaling::Llama3 {
+            factor: 8.0,
+            low: 1.0,
+            high: 4.0,
+            original: 8192.0,
+        };
+        let cases: [(RopeScaling, [f64; 5]); 5] = [
+            (
+                RopeScaling::Ntk { factor: 4.0 },
+                [
+                    0.259412817,
+                    0.0672950096,
+                    0.017457188,
+                    0.00452861832,
+                    7.90569415e-05,
+                ],
+            ),
+            (
+                RopeScaling::dynamic(2.0, 1024.0, 4096.0),
+                [
+                    0.239481356,
+                    0.0573513199,
+                    0.0137345719,
+                    0.00328917389,
+                    4.51753951e-05,
+                ],
+            ),
+            (
+                llama3,
+                [0.316227766, 0.1, 0.0316227766, 0.01, 3.95284708e-05],
+            ),
+            (
+                yarn(true),
+                [0.316227766, 0.1, 0.025693506, 0.00625, 7.90569415e-05],
+            ),
+            (
+                yarn(false),
+                [
+                    0.316227766,
+                    0.1,
+                    0.0238701923,
+                    0.00505697152,
+                    7.90569415e-05,
+                ],
+            ),
+        ];
+        for (scaling, want) in cases {
+            let config = RopeConfig {
+                theta: 10_000.0,
+                dims: 16,
+                adjacent: false,
+                scaling,
+            };
+            let (frequencies, _) = config.frequencies();
+            for (i, want) in [1, 2, 3, 4, 7].into_iter().zip(want) {
+                let got = frequencies[i];
+                let near = (got - want).abs() < 1e-8 * want.max(1e-3);
+                assert!(near, "{:?}: pair {i}: {got}, want {want}", config.scaling);
+            }
+        }
+        assert!((yarn_attention_factor(4.0, 1.0) - 1.138629436).abs() < 1e-9);
+        assert!(RopeScaling::dynamic(2.0, 1024.0, 900.0) == RopeScaling::Ntk { factor: 1.0 });
     }
 }

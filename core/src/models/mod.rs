@@ -16,7 +16,7 @@ use crate::weights::source::LocalFuture;
 use crate::weights::{Loader, TensorInfo};
 use crate::{Error, Result};
 
-pub use config::{ModelConfig, RopeConfig, RopeScaling};
+pub use config::{ModelConfig, RopeConfig, RopeScaling, yarn_attention_factor};
 
 /// A decoder whose weights are on a device.
 pub trait Model {

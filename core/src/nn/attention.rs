@@ -1,5 +1,6 @@
 //! Rotary position embedding and attention over a cache.
 
+use crate::kernels::attention_rules::Rules;
 use crate::kernels::{attention, kv_append, rope};
 use crate::kv_cache::KvCache;
 use crate::models::{ModelConfig, RopeConfig, RopeScaling};
@@ -50,17 +51,20 @@ impl Rope {
     }
 }
 
-/// Causal attention with grouped key/value heads (arXiv:2305.13245).
+/// Attention with grouped key/value heads (arXiv:2305.13245) over a layer's cache.
 pub struct Attention {
     layer: usize,
     heads: usize,
     kv_heads: usize,
     head_size: usize,
     scale: f32,
+    rules: Rules,
+    slopes: Option<Tensor>,
+    sinks: Option<Tensor>,
 }
 
 impl Attention {
-    /// Attention of layer `layer`, scaled by `1 / sqrt(D)`.
+    /// Causal attention of layer `layer`, scaled by `1 / sqrt(D)`.
     pub fn new(config: &ModelConfig, layer: usize) -> Self {
         Attention {
             layer,
@@ -68,8 +72,55 @@ impl Attention {
             kv_heads: config.num_key_value_heads,
             head_size: config.head_dim,
             scale: (1.0 / (config.head_dim as f64).sqrt()) as f32,
+            rules: Rules::default(),
+            slopes: None,
+            sinks: None,
         }
     }
+
+    /// Scores are multiplied by this instead.
+    pub fn with_scale(mut self, scale: f32) -> Self {
+        self.scale = scale;
+        self
+    }
+
+    /// A token sees the last `window` keys, its own included.
+    pub fn with_window(mut self, window: usize) -> Self {
+        self.rules.window = Some(window);
+        self
+    }
+
+    /// Scores become `cap tanh(score / cap)` (arXiv:2408.00118).
+    pub fn with_softcap(mut self, cap: f32) -> Self {
+        self.rules.softcap = cap;
+        self
+    }
+
+    /// ALiBi (arXiv:2108.12409): `slopes` (H,), as
+    /// [`alibi_slopes`](crate::kernels::attention_rules::alibi_slopes) gives them.
+    pub fn with_alibi(mut self, slopes: Tensor) -> Self {
+        self.rules.alibi = true;
+        self.slopes = Some(slopes);
+        self
+    }
+
+    /// A learned score (H,) without a value in each head's softmax, as gpt-oss has it.
+    pub fn with_sinks(mut self, sinks: Tensor) -> Self {
+        self.sinks = Some(sinks);
+        self
+    }
+}
+
+/// The arrays of an attention call; see [`attention::Call`] for their shapes.
+pub(crate) struct Operands<'a> {
+    pub q: &'a Tensor,
+    pub k: &'a Tensor,
+    pub v: &'a Tensor,
+    pub step: &'a Tensor,
+    pub mask: Option<&'a Tensor>,
+    pub slopes: Option<&'a Tensor>,
+    pub kv_lengths: Option<&'a Tensor>,
+    pub sinks: Option<&'a Tensor>,
 }
 
 impl Recording {
@@ -85,10 +136,20 @@ impl Recording {
                 x.cols()
             )));
         }
-        let heads = x.cols() / head_size;
-        let params = rope::params(x.rows(), heads, head_size, rope.dims, rope.adjacent);
-        let bindings = [x, &rope.table, step].map(|t| Some(t.clone()));
-        self.push(&rope::KERNEL, params, bindings.into())
+        let call = rope::Call {
+            batch: 1,
+            tokens: x.rows(),
+            heads: x.cols() / head_size,
+            head_size,
+            rot: rope.dims,
+            adjacent: rope.adjacent,
+            heads_first: false,
+            positions: false,
+            two_d: false,
+        };
+        let mut bindings = [x, &rope.table, step].map(|t| Some(t.clone())).to_vec();
+        bindings.push(None);
+        self.push(&rope::KERNEL, rope::params(&call), bindings)
     }
 
     /// Appends `k`, `v` `(T, KVH * D)` to the layer's cache and attends with `q` `(T, H * D)`:
@@ -106,15 +167,72 @@ impl Recording {
     ) -> Result<Tensor> {
         let tokens = q.rows();
         let (k_cache, v_cache) = cache.layer(a.layer);
-        let (s, f16) = (cache.capacity(), cache.is_f16());
-        let params = kv_append::params(tokens, a.kv_heads, a.head_size, s, f16);
-        let bindings = [k, v, k_cache, v_cache, step].map(|t| Some(t.clone()));
-        self.push(&kv_append::KERNEL, params, bindings.into())?;
+        let (capacity, kv) = (cache.capacity(), cache.dtype());
+        let call = kv_append::Call {
+            batch: 1,
+            tokens,
+            kv_heads: a.kv_heads,
+            head_size: a.head_size,
+            v_head_size: a.head_size,
+            capacity,
+            kv,
+            heads_first: false,
+        };
+        self.kv_append(&call, [k, v], [k_cache, v_cache], step)?;
+        let call = attention::Call {
+            scale: a.scale,
+            kv,
+            rules: a.rules.clone(),
+            ..attention::Call::causal(tokens, a.heads, a.kv_heads, a.head_size, capacity)
+        };
+        let operands = Operands {
+            q,
+            k: k_cache,
+            v: v_cache,
+            step,
+            mask: None,
+            slopes: a.slopes.as_ref(),
+            kv_lengths: None,
+            sinks: a.sinks.as_ref(),
+        };
+        let mut y = self.attend(call, operands)?;
+        y.shape = vec![tokens, a.heads * a.head_size];
+        Ok(y)
+    }
 
-        let y = self.scratch(DType::F32, &[tokens, a.heads * a.head_size])?;
-        let params = attention::params(tokens, a.heads, a.kv_heads, a.head_size, s, a.scale, f16);
-        let bindings = [q, k_cache, v_cache, step, &y].map(|t| Some(t.clone()));
-        self.push(&attention::KERNEL, params, bindings.into())?;
+    /// Appends keys and values to caches.
+    pub(crate) fn kv_append(
+        &mut self,
+        call: &kv_append::Call,
+        [k, v]: [&Tensor; 2],
+        [k_cache, v_cache]: [&Tensor; 2],
+        step: &Tensor,
+    ) -> Result<()> {
+        let bindings = [k, v, k_cache, v_cache, step].map(|t| Some(t.clone()));
+        self.push(&kv_append::KERNEL, kv_append::params(call), bindings.into())
+    }
+
+    /// Attention in general: `(B, T, H, DV)`, or `(B, H, T, DV)` where the call says so.
+    pub(crate) fn attend(&mut self, mut call: attention::Call, x: Operands<'_>) -> Result<Tensor> {
+        let (batch, tokens, heads) = (call.batch, call.tokens, call.heads);
+        let shape = match call.heads_first {
+            true => [batch, heads, tokens, call.v_head_size],
+            false => [batch, tokens, heads, call.v_head_size],
+        };
+        let y = self.scratch(DType::F32, &shape)?;
+        call.sinks = x.sinks.is_some();
+        let bindings = vec![
+            Some(x.q.clone()),
+            Some(x.k.clone()),
+            Some(x.v.clone()),
+            Some(x.step.clone()),
+            Some(y.clone()),
+            x.mask.cloned(),
+            x.slopes.cloned(),
+            x.kv_lengths.cloned(),
+            x.sinks.cloned(),
+        ];
+        self.push(&attention::KERNEL, attention::params(&call), bindings)?;
         Ok(y)
     }
 }

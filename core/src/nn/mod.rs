@@ -21,6 +21,7 @@ mod softmax;
 mod transformer_ffn;
 
 pub use arrays::Arrays;
+pub(crate) use attention::Operands;
 pub use attention::{Attention, Rope};
 pub use conv::{Channels, Conv, Indices, Window};
 pub use embedding::Embedding;

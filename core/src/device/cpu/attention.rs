@@ -1,4 +1,4 @@
-//! Causal attention over a KV cache: blocks of keys, one pass, softmax kept up to date
+//! Attention over a KV cache: blocks of keys, one pass, softmax kept up to date
 //! (arXiv:2205.14135, algorithm 1; the split over keys is that of "flash decoding").
 
 use std::ops::Range;
@@ -8,6 +8,7 @@ use super::gemm::{Panel, Size, gemm, transpose};
 use super::simd::{Level, Simd, Task, dispatch, lanes, lanes_mut, math};
 use super::{CpuDispatch, parallel, scratch, threads};
 use crate::DType;
+use crate::kernels::attention_rules::Adjust;
 
 /// Keys that are looked at together.
 const KEYS: usize = 64;
@@ -24,62 +25,79 @@ const SPLIT_KEYS: usize = 128;
 /// Multiplications below which everything stays on one thread: about 5 µs.
 const SMALL: usize = 1 << 17;
 
-/// `y[t, h] = sum_j softmax_j(SCALE q[t, h] . k[j]) v[j]` over cache rows `0 ..= pos + t` of KV
-/// head `h / (H / KVH)`.
+/// `y[t, h] = sum_j softmax_j(SCALE q[t, h] . k[j]) v[j]` over the keys that the rules let token t
+/// see.
 ///
-/// Bindings: q (T, H, D), k cache and v cache (KVH, S, D), step, y (T, H, D). Params: `H`, `KVH`,
-/// `D`, `SCALE`, `KV_F16`, `T`, `S`.
+/// Bindings and params: those of [`attention`](crate::kernels::attention).
 pub fn attention(d: &CpuDispatch<'_>) {
     let p = d.params;
     let (q, k, v, mut y) = (d.f32(0), d.bytes(1), d.bytes(2), d.f32_mut(4));
     let position = d.u32(3)[0] as usize;
-    let (heads, kv_heads, size) = (p.size("H"), p.size("KVH"), p.size("D"));
+    let (batch, heads, kv_heads) = (p.size("B"), p.size("H"), p.size("KVH"));
+    let (size, v_size) = (p.size("D"), p.size("DV"));
+    let sinks = d.has(8).then(|| d.f32(8));
+    let rules = Adjust::new(d, position, 5);
     let call = Attention {
+        batch,
         kv_heads,
         group: heads / kv_heads,
         d: size,
-        padded: size.next_multiple_of(16),
+        dv: v_size,
         scale: p.number("SCALE"),
-        dtype: if p.is("KV_F16") {
-            DType::F16
-        } else {
-            DType::F32
+        dtype: match (p.is("KV_F16"), p.is("KV_Q8_0")) {
+            (true, _) => DType::F16,
+            (_, true) => DType::Q8_0,
+            _ => DType::F32,
         },
         tokens: p.size("T"),
         capacity: p.size("S"),
-        position,
+        heads_first: p.is("HEADS_FIRST"),
+        tokens_first: p.is("TOKENS_FIRST"),
+        rules: &rules,
+        sinks: sinks.as_deref(),
         q: &q,
         k: &k,
         v: &v,
     };
-    call.run(Level::current(), &mut y[..call.tokens * heads * size]);
+    call.run(
+        Level::current(),
+        &mut y[..batch * call.tokens * heads * v_size],
+    );
 }
 
 /// Shapes and inputs of a call.
 pub struct Attention<'a> {
+    /// Sequences.
+    pub batch: usize,
     /// KV heads.
     pub kv_heads: usize,
     /// Query heads per KV head.
     pub group: usize,
-    /// Head size.
+    /// Head size of q and k.
     pub d: usize,
-    /// Head size as a multiple of 16.
-    pub padded: usize,
+    /// Head size of v and y.
+    pub dv: usize,
     /// Factor of the scores.
     pub scale: f32,
-    /// Element type of the caches, f16 or f32.
+    /// Element type of the caches: f32, f16 or q8_0.
     pub dtype: DType,
     /// Tokens.
     pub tokens: usize,
     /// Rows of the caches.
     pub capacity: usize,
-    /// Position of the first token.
-    pub position: usize,
-    /// (T, H, D).
+    /// q and y are (B, H, T, D).
+    pub heads_first: bool,
+    /// The caches are (B, S, KVH, D).
+    pub tokens_first: bool,
+    /// Which keys are seen, and what is done to scores.
+    pub rules: &'a Adjust<'a>,
+    /// (H,).
+    pub sinks: Option<&'a [f32]>,
+    /// (B, T, H, D).
     pub q: &'a [f32],
-    /// (KVH, S, D).
+    /// (B, KVH, S, D).
     pub k: &'a [u8],
-    /// (KVH, S, D).
+    /// (B, KVH, S, DV).
     pub v: &'a [u8],
 }
 
@@ -88,27 +106,38 @@ impl Attention<'_> {
     pub fn run(&self, level: Level, y: &mut [f32]) {
         let block = (ROWS / self.group).max(1).min(self.tokens);
         let blocks = self.tokens.div_ceil(block);
-        let keys = (self.position + self.tokens).min(self.capacity);
-        let small = keys * self.tokens * self.group * self.kv_heads * self.d < SMALL;
-        let wanted = (2 * threads()).div_ceil(self.kv_heads * blocks);
+        let heads = self.batch * self.kv_heads;
+        // Keys that any token sees, from a whole block of them on.
+        let keys = (0..self.batch)
+            .flat_map(|b| [self.rules.keys(b, 0), self.rules.keys(b, self.tokens - 1)])
+            .reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
+        let keys = keys.unwrap_or(0..0);
+        let keys = keys.start / KEYS * KEYS..keys.end.max(1);
+        let products = keys.len() * self.tokens * self.group * heads * self.d.max(self.dv);
+        let small = products < SMALL;
+        let wanted = (2 * threads()).div_ceil(heads * blocks);
         let splits = if small {
             1
         } else {
-            wanted.clamp(1, keys.div_ceil(SPLIT_KEYS))
+            wanted.clamp(1, keys.len().div_ceil(SPLIT_KEYS))
         };
-        let split = keys.div_ceil(splits).next_multiple_of(KEYS);
-        let splits = keys.div_ceil(split);
+        let split = keys.len().div_ceil(splits).next_multiple_of(KEYS);
+        let splits = keys.len().div_ceil(split);
 
         // Part (g, b, c): its rows' outputs, then their maxima, then their sums.
         let rows = block * self.group;
-        let part_len = rows * (self.padded + 2);
-        scratch::with(self.kv_heads * blocks * splits * part_len, |partial| {
+        let (padded, padded_v) = (self.d.next_multiple_of(16), self.dv.next_multiple_of(16));
+        let part_len = rows * (padded_v + 2);
+        scratch::with(heads * blocks * splits * part_len, |partial| {
             let part = |i: usize, out: &mut [f32]| {
                 let (g, b, c) = (i / splits / blocks, i / splits % blocks, i % splits);
                 let tokens = b * block..((b + 1) * block).min(self.tokens);
-                let end = ((c + 1) * split).min(self.position + tokens.end).min(keys);
-                let range = c * split..end;
-                let memory = rows * (self.padded + KEYS) + 3 * KEYS * self.padded;
+                let sequence = g / self.kv_heads;
+                let first = self.rules.keys(sequence, tokens.start).start / KEYS * KEYS;
+                let end = self.rules.keys(sequence, tokens.end - 1).end;
+                let split = keys.start + c * split..keys.start + (c + 1) * split;
+                let range = split.start.max(first)..split.end.min(end);
+                let memory = rows * (padded + KEYS) + KEYS * (2 * padded + padded_v);
                 scratch::with(memory, |memory| {
                     let task = Part {
                         call: self,
@@ -130,16 +159,18 @@ impl Attention<'_> {
                 parallel::for_each(partial.chunks_mut(part_len).collect(), part);
             }
             let partial = &*partial;
-            let width = self.group * self.d;
             let combine = |i: usize, y: &mut [f32]| {
-                let (t, g) = (i / self.kv_heads, i % self.kv_heads);
-                let first = (g * blocks + t / block) * splits;
-                for (h, y) in y.chunks_mut(self.d).enumerate() {
+                for (j, y) in y.chunks_mut(self.dv).enumerate() {
+                    let (g, t, h) = self.place(i * self.group + j);
+                    let first = (g * blocks + t / block) * splits;
                     let row = t % block * self.group + h;
                     let parts = partial[first * part_len..].chunks(part_len).take(splits);
-                    combine(parts, row, rows, self.padded, y);
+                    let head = g % self.kv_heads * self.group + h;
+                    let sink = self.sinks.map(|s| s[head]);
+                    combine(parts, row, rows, padded_v, sink, y);
                 }
             };
+            let width = self.group * self.dv;
             if small || self.tokens == 1 {
                 for (i, y) in y.chunks_mut(width).enumerate() {
                     combine(i, y);
@@ -149,6 +180,37 @@ impl Attention<'_> {
             }
         });
     }
+
+    /// KV head of all sequences, token, and head within the KV head's of row `i` of q and y.
+    fn place(&self, i: usize) -> (usize, usize, usize) {
+        let (tokens, heads) = (self.tokens, self.kv_heads * self.group);
+        let (b, t, h) = if self.heads_first {
+            (i / tokens / heads, i % tokens, i / tokens % heads)
+        } else {
+            (i / heads / tokens, i / heads % tokens, i % heads)
+        };
+        (b * self.kv_heads + h / self.group, t, h % self.group)
+    }
+
+    /// Row of q and y of token `t` and head `h` of those of KV head `g` of all sequences.
+    fn row(&self, g: usize, t: usize, h: usize) -> usize {
+        let (b, h) = (g / self.kv_heads, g % self.kv_heads * self.group + h);
+        let heads = self.kv_heads * self.group;
+        if self.heads_first {
+            (b * heads + h) * self.tokens + t
+        } else {
+            (b * self.tokens + t) * heads + h
+        }
+    }
+
+    /// Row of the caches of key `s` of KV head `g` of all sequences.
+    fn key(&self, g: usize, s: usize) -> usize {
+        if self.tokens_first {
+            (g / self.kv_heads * self.capacity + s) * self.kv_heads + g % self.kv_heads
+        } else {
+            g * self.capacity + s
+        }
+    }
 }
 
 /// One row's output from its parts, each weighted by its share of the softmax.
@@ -157,14 +219,16 @@ fn combine<'a>(
     row: usize,
     rows: usize,
     padded: usize,
+    sink: Option<f32>,
     y: &mut [f32],
 ) {
     let max_and_sum = |part: &[f32]| (part[rows * padded + row], part[rows * (padded + 1) + row]);
     // NaN where any part is NaN, so that it is seen in the output.
     let max = parts.clone().map(|p| max_and_sum(p).0);
-    let max = max.fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+    let lowest = sink.unwrap_or(f32::NEG_INFINITY);
+    let max = max.fold(lowest, |a, b| if a > b { a } else { b });
     y.fill(0.0);
-    let mut total = 0.0;
+    let mut total = sink.map_or(0.0, |sink| (sink - max).exp());
     for part in parts {
         let (m, l) = max_and_sum(part);
         if l == 0.0 {
@@ -176,8 +240,9 @@ fn combine<'a>(
             *y += weight * o;
         }
     }
-    for y in y {
-        *y /= total;
+    // A row that saw no key stays zero.
+    if total != 0.0 {
+        y.iter_mut().for_each(|y| *y /= total);
     }
 }
 
@@ -199,8 +264,9 @@ impl Task for Part<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let call = self.call;
-        let (d, width, group) = (call.d, call.padded, call.group);
-        let (out, rest) = self.out.split_at_mut(self.rows * width);
+        let (d, width, group) = (call.d, call.d.next_multiple_of(16), call.group);
+        let v_width = call.dv.next_multiple_of(16);
+        let (out, rest) = self.out.split_at_mut(self.rows * v_width);
         let (max, sum) = rest.split_at_mut(self.rows);
         out.fill(0.0);
         max.fill(f32::NEG_INFINITY);
@@ -210,9 +276,10 @@ impl Task for Part<'_> {
         let (scores, rest) = rest.split_at_mut(self.rows * KEYS);
         let (keys, rest) = rest.split_at_mut(KEYS * width);
         let (keys_t, values) = rest.split_at_mut(KEYS * width);
+        let sequence = self.g / call.kv_heads;
         for r in 0..rows {
-            let (t, h) = (self.tokens.start + r / group, self.g * group + r % group);
-            let from = &call.q[(t * call.kv_heads * group + h) * d..][..d];
+            let row = call.row(self.g, self.tokens.start + r / group, r % group);
+            let from = &call.q[row * d..][..d];
             let to = &mut q[r * width..][..width];
             for (to, from) in to.iter_mut().zip(from) {
                 *to = from * call.scale;
@@ -225,8 +292,8 @@ impl Task for Part<'_> {
         };
         for first in self.keys.clone().step_by(KEYS) {
             let n = (self.keys.end - first).min(KEYS);
-            fetch(s, call, call.k, self.g, first, n, keys);
-            fetch(s, call, call.v, self.g, first, n, values);
+            fetch(s, call, call.k, self.g, first..first + n, d, keys);
+            fetch(s, call, call.v, self.g, first..first + n, call.dv, values);
             let k = Panel {
                 data: keys,
                 stride: width,
@@ -247,15 +314,23 @@ impl Task for Part<'_> {
                 gemm(s, size, q, k_t, scores, KEYS, false);
             }
             for r in 0..rows {
-                let last = call.position + self.tokens.start + r / group;
-                let seen = (last + 1).saturating_sub(first).min(n);
+                let t = self.tokens.start + r / group;
+                let seen = call.rules.keys(sequence, t);
+                let seen = seen.start.max(first).min(first + n)..seen.end.clamp(first, first + n);
                 let scores = &mut scores[r * KEYS..][..KEYS];
-                let out = &mut out[r * width..][..width];
+                let out = &mut out[r * v_width..][..v_width];
+                let seen = seen.start - first..seen.end.max(seen.start) - first;
+                if call.rules.is_needed() {
+                    let head = self.g % call.kv_heads * group + r % group;
+                    let from = first + seen.start;
+                    call.rules
+                        .row([sequence, head, t], from, &mut scores[seen.clone()]);
+                }
                 soften(s, scores, seen, &mut max[r], &mut sum[r], out);
             }
             let size = Size {
                 m: rows,
-                n: width,
+                n: v_width,
                 k: n,
             };
             let p = Panel {
@@ -264,31 +339,32 @@ impl Task for Part<'_> {
             };
             let v = Panel {
                 data: values,
-                stride: width,
+                stride: v_width,
             };
-            gemm(s, size, p, v, out, width, true);
+            gemm(s, size, p, v, out, v_width, true);
         }
     }
 }
 
-/// Rows `first..first + n` of KV head `g` as f32, padded with zeros to whole vectors.
+/// Rows `keys` of KV head `g`, each `d` long, as f32, padded with zeros to whole vectors.
 #[inline(always)]
 fn fetch<S: Simd>(
     s: S,
     call: &Attention<'_>,
     cache: &[u8],
     g: usize,
-    first: usize,
-    n: usize,
+    keys: Range<usize>,
+    d: usize,
     to: &mut [f32],
 ) {
-    let (d, width) = (call.d, call.padded);
-    let row_bytes = d * call.dtype.block_bytes();
-    let from = &cache[(g * call.capacity + first) * row_bytes..][..n * row_bytes];
-    if d == width {
-        return decode(s, call.dtype, from, &mut to[..n * width]);
+    let width = d.next_multiple_of(16);
+    let row_bytes = d / call.dtype.block_len() * call.dtype.block_bytes();
+    if d == width && !call.tokens_first {
+        let from = &cache[call.key(g, keys.start) * row_bytes..][..keys.len() * row_bytes];
+        return decode(s, call.dtype, from, &mut to[..keys.len() * width]);
     }
-    for (from, to) in from.chunks_exact(row_bytes).zip(to.chunks_exact_mut(width)) {
+    for (key, to) in keys.zip(to.chunks_exact_mut(width)) {
+        let from = &cache[call.key(g, key) * row_bytes..][..row_bytes];
         decode(s, call.dtype, from, &mut to[..d]);
         to[d..].fill(0.0);
     }
@@ -313,22 +389,23 @@ fn dots<S: Simd>(s: S, rows: usize, n: usize, q: Panel<'_>, k: Panel<'_>, scores
     }
 }
 
-/// Turns the first `seen` scores into e^(score - max) and the rest into zeros; maximum, sum and
-/// output so far follow.
+/// Turns the scores in `seen` into e^(score - max) and the rest into zeros; maximum, sum and output
+/// so far follow.
 #[inline(always)]
 fn soften<S: Simd>(
     s: S,
     scores: &mut [f32],
-    seen: usize,
+    seen: Range<usize>,
     max: &mut f32,
     sum: &mut f32,
     out: &mut [f32],
 ) {
-    if seen == 0 {
+    if seen.is_empty() {
         scores.fill(0.0);
         return;
     }
-    scores[seen..].fill(f32::NEG_INFINITY);
+    scores[..seen.start].fill(f32::NEG_INFINITY);
+    scores[seen.end..].fill(f32::NEG_INFINITY);
     let mut top = s.splat(*max);
     for i in (0..KEYS).step_by(16) {
         top = s.max(top, s.load(lanes(scores, i)));

@@ -2,8 +2,10 @@ use super::attention::Attention;
 use super::dot::Activations;
 use super::matvec::Linear;
 use super::*;
+use crate::kernels::Params;
+use crate::kernels::attention_rules::Adjust;
 use crate::kernels::case::random;
-use crate::weights::dequant::{dequantize, random_blocks};
+use crate::weights::dequant::{dequantize, quantize, random_blocks};
 
 /// sum (got - want)^2 / sum want^2.
 fn nmse(got: &[f32], want: &[f64]) -> f64 {
@@ -124,11 +126,11 @@ fn tiles_multiply_as_f64_does_on_and_off_their_edges() {
     }
 }
 
-fn attention_in_f64(call: &Attention<'_>, k: &[f32], v: &[f32]) -> Vec<f64> {
+fn attention_in_f64(call: &Attention<'_>, position: usize, k: &[f32], v: &[f32]) -> Vec<f64> {
     let (heads, d) = (call.kv_heads * call.group, call.d);
     let mut y = Vec::new();
     for row in 0..call.tokens * heads {
-        let (last, g) = (call.position + row / heads, row % heads / call.group);
+        let (last, g) = (position + row / heads, row % heads / call.group);
         let at = |cache: &'_ [f32], j: usize| cache[(g * call.capacity + j) * d..][..d].to_vec();
         let q = &call.q[row * d..][..d];
         let score = |j| f64::from(call.scale) * product(q, &at(k, j));
@@ -145,45 +147,49 @@ fn attention_in_f64(call: &Attention<'_>, k: &[f32], v: &[f32]) -> Vec<f64> {
 
 #[test]
 fn attention_is_that_of_f64_at_every_level() {
-    // KV heads, group, head size, tokens, position, f16.
+    let (f32, f16, q8_0) = (DType::F32, DType::F16, DType::Q8_0);
+    // KV heads, group, head size, tokens, position, cache.
     let cases = [
-        (1, 1, 4, 1, 0, false),
-        (3, 3, 64, 1, 511, true),
-        (2, 1, 24, 5, 70, false),
-        (1, 9, 80, 7, 300, true),
-        (3, 3, 64, 130, 3, false),
-        (1, 4, 256, 40, 63, true),
+        (1, 1, 4, 1, 0, f32),
+        (3, 3, 64, 1, 511, f16),
+        (2, 1, 24, 5, 70, f32),
+        (1, 9, 80, 7, 300, f16),
+        (3, 3, 64, 130, 3, f32),
+        (1, 4, 256, 40, 63, f16),
+        (3, 3, 64, 9, 200, q8_0),
     ];
-    for (kv_heads, group, d, tokens, position, is_f16) in cases {
+    for (kv_heads, group, d, tokens, position, dtype) in cases {
         let capacity = position + tokens + 5;
         let cache = |seed| {
             let x = random(seed, kv_heads * capacity * d);
-            let bits = |v: &f32| half::f16::from_f32(0.2 * v).to_le_bytes();
-            let dtype = if is_f16 { DType::F16 } else { DType::F32 };
-            let bytes = match is_f16 {
-                true => x.iter().flat_map(bits).collect(),
-                false => bytemuck::cast_slice(&x).to_vec(),
-            };
+            let x: Vec<f32> = x.iter().map(|x| 0.2 * x).collect();
+            let bytes = quantize(dtype, &x);
             let values = decoded(dtype, &bytes, x.len());
-            (dtype, bytes, values)
+            (bytes, values)
         };
-        let (q, (dtype, k, k_values), (_, v, v_values)) =
+        let (q, (k, k_values), (v, v_values)) =
             (random(1, tokens * kv_heads * group * d), cache(2), cache(3));
+        let params = Params::new().u32("S", capacity as u32);
+        let rules = Adjust::plain(&params, position);
         let call = Attention {
+            batch: 1,
             kv_heads,
             group,
             d,
-            padded: d.next_multiple_of(16),
+            dv: d,
             scale: 0.1,
             dtype,
             tokens,
             capacity,
-            position,
+            heads_first: false,
+            tokens_first: false,
+            rules: &rules,
+            sinks: None,
             q: &q,
             k: &k,
             v: &v,
         };
-        let want = attention_in_f64(&call, &k_values, &v_values);
+        let want = attention_in_f64(&call, position, &k_values, &v_values);
         for level in Level::available() {
             let mut got = vec![0.0; q.len()];
             call.run(level, &mut got);
