@@ -7,6 +7,7 @@
 
 mod activation;
 mod array;
+mod attention;
 mod basic;
 mod call;
 mod check;
@@ -16,9 +17,11 @@ mod loss;
 mod mlp;
 mod norm;
 mod parallel;
+mod position;
 mod quantized;
 mod random;
 mod recurrent;
+mod sampling;
 mod setting;
 mod shape;
 mod sizes;
@@ -42,6 +45,7 @@ pub use sizes::{MlpSize, mlp_sizes};
 /// Every operator, by domain.
 static OPS: &[&[Op]] = &[
     activation::OPS,
+    attention::OPS,
     basic::OPS,
     conv::OPS,
     linear::OPS,
@@ -49,9 +53,11 @@ static OPS: &[&[Op]] = &[
     mlp::OPS,
     norm::OPS,
     parallel::OPS,
+    position::OPS,
     quantized::OPS,
     random::OPS,
     recurrent::OPS,
+    sampling::OPS,
     softmax::OPS,
     transformer_ffn::OPS,
 ];
