@@ -66,7 +66,7 @@ impl Window {
         let mut window = self;
         for (d, len) in input.into_iter().enumerate() {
             let last = (len.div_ceil(self.stride[d]).max(1) - 1) * self.stride[d];
-            let pad = (last + self.span(d)).saturating_sub(len);
+            let pad = last.saturating_add(self.span(d)).saturating_sub(len);
             let (less, more) = (pad / 2, pad.div_ceil(2));
             (window.begin[d], window.end[d]) = if lower { (more, less) } else { (less, more) };
         }
@@ -75,25 +75,41 @@ impl Window {
 
     /// Input elements from the first to the last of a window, in dimension `d`.
     pub fn span(&self, d: usize) -> usize {
-        self.dilation[d] * (self.kernel[d] - 1) + 1
+        let steps = self.kernel[d].saturating_sub(1);
+        self.dilation[d].saturating_mul(steps).saturating_add(1)
     }
 
-    /// Windows in each dimension; `None` when the padded input is smaller than one.
+    /// Windows in each dimension; `None` when a size, stride or dilation is 0, or the padded input
+    /// is smaller than one window or too large for 32-bit places.
     ///
     /// `ceil`: a last window may reach beyond the padded input, if it begins inside the input or
     /// the padding before it (the rule of PyTorch and ONNX).
     pub fn output(&self, input: [usize; 3], ceil: bool) -> Option<[usize; 3]> {
+        const LARGEST: u64 = 1 << 31;
         let mut output = [0; 3];
         for d in 0..3 {
-            let padded = input[d] + self.begin[d] + self.end[d];
-            let free = padded.checked_sub(self.span(d))?;
-            output[d] = free / self.stride[d] + 1;
-            if ceil
-                && free % self.stride[d] != 0
-                && output[d] * self.stride[d] < input[d] + self.begin[d]
-            {
-                output[d] += 1;
+            let sizes = [
+                self.kernel[d],
+                self.stride[d],
+                self.dilation[d],
+                input[d],
+                self.begin[d],
+            ];
+            let [kernel, stride, dilation, len, begin] = sizes.map(|size| size as u64);
+            if kernel == 0 || stride == 0 || dilation == 0 {
+                return None;
             }
+            let padded = len.checked_add(begin)?.checked_add(self.end[d] as u64)?;
+            let span = dilation.checked_mul(kernel - 1)?.checked_add(1)?;
+            if padded > LARGEST || stride > LARGEST {
+                return None;
+            }
+            let free = padded.checked_sub(span)?;
+            let mut windows = free / stride + 1;
+            if ceil && free % stride != 0 && windows * stride < len + begin {
+                windows += 1;
+            }
+            output[d] = usize::try_from(windows).ok()?;
         }
         Some(output)
     }
@@ -172,6 +188,15 @@ mod tests {
         // A window that would begin behind the input is not counted.
         let one = Window::new([1, 1, 1]).stride([1, 1, 2]);
         assert_eq!(one.output([1, 1, 2], true), Some([1, 1, 1]));
+        for hostile in [
+            Window::new([1, 1, 0]),
+            one.stride([1, 0, 1]),
+            one.dilation([0, 1, 1]),
+            one.pad([0, 0, usize::MAX]),
+            Window::new([1, 1, 3]).dilation([1, 1, usize::MAX]),
+        ] {
+            assert_eq!(hostile.output([1, 1, 2], true), None, "{hostile:?}");
+        }
     }
 
     #[test]
