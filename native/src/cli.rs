@@ -143,17 +143,17 @@ pub struct Bench {
 
 /// Arguments of `op`.
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["name", "list", "check"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["name", "list", "check"])))]
 pub struct Op {
     /// The operator.
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// Print every operator with its inputs, shapes, settings and defaults.
-    #[arg(long)]
+    /// Print every operator, or the one that NAME names, with its inputs, shapes, settings and defaults.
+    #[arg(long, conflicts_with_all = ["check", "input", "out"])]
     pub list: bool,
     /// Run the operator that each FILE names in its metadata (`kind`), compare with the results it
     /// holds, and fail past the bound.
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["input", "tensor", "set", "out"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["name", "input", "tensor", "set", "out"])]
     pub check: Vec<PathBuf>,
     /// A .safetensors file whose tensors are inputs by their names; may be given several times.
     #[arg(long = "in", value_name = "FILE")]

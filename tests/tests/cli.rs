@@ -1,5 +1,7 @@
 //! The `shardlight` binary from outside: exit codes, what goes to which stream, and the shape of `--json`.
 
+#[path = "cli/op.rs"]
+mod op;
 #[path = "cli/program.rs"]
 mod program;
 

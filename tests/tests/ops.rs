@@ -2,14 +2,15 @@
 //! and that there is one for each row of the table of systems.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::rc::Rc;
 
 use pollster::block_on;
 use shardlight::device::Device;
 use shardlight::device::cpu::CpuDevice;
-use shardlight::kernels::case;
-use shardlight::ops::{self, Array, Example, Op, Ran};
-use shardlight_tests::devices;
+use shardlight::kernels::{KERNELS, case};
+use shardlight::ops::{self, Array, Example, Op, Ran, TensorFile};
+use shardlight_tests::{data, devices};
 
 fn run(device: &dyn Device, op: &'static Op, example: &Example) -> Ran {
     let (inputs, settings) = example.call();
@@ -143,6 +144,100 @@ fn gradients_are_what_small_steps_give() {
     }
     println!("{checked} gradients checked by small steps");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_kernel_runs_in_some_example() {
+    let device = CpuDevice::new();
+    let mut missing: BTreeSet<&str> = KERNELS.iter().map(|k| k.name).collect();
+    for op in ops::all() {
+        for example in (op.examples)() {
+            for kernel in run(&device, op, &example).kernels {
+                missing.remove(kernel);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no operator runs {missing:?}");
+}
+
+#[test]
+fn recorded_results_of_pytorch_are_met_on_every_device() {
+    let mut files: Vec<_> = fs::read_dir(data().join("layers"))
+        .expect("tests/data/layers is there")
+        .map(|entry| entry.expect("is readable").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 23, "{} files", files.len());
+    for device in devices() {
+        let (mut compared, mut failures) = (0, Vec::new());
+        for path in &files {
+            let name = path.file_name().expect("is a file").to_string_lossy();
+            let bytes = fs::read(path).expect("is readable");
+            let result = TensorFile::read(&name, &bytes)
+                .and_then(|file| block_on(ops::check(&*device, &name, &file)));
+            match result {
+                Ok(tensors) => {
+                    compared += tensors.len();
+                    failures.extend(tensors.iter().filter(|c| !c.passes()).map(|c| {
+                        format!(
+                            "{name}: {} {}: NMSE {:.1e} > {:.0e}",
+                            c.op, c.tensor, c.nmse, c.bound
+                        )
+                    }));
+                }
+                Err(e) => failures.push(e.to_string()),
+            }
+        }
+        println!(
+            "{}: {compared} tensors of {} files",
+            device.info(),
+            files.len()
+        );
+        assert!(
+            failures.is_empty(),
+            "{}:\n{}",
+            device.info(),
+            failures.join("\n")
+        );
+    }
+}
+
+/// Sections whose systems belong to sharding and to mixture of experts.
+const ELSEWHERE: &[&str] = &["Parallel layers", "Mixture of experts"];
+
+#[test]
+fn every_row_of_the_table_of_systems_has_an_operator() {
+    let text = fs::read_to_string(data().join("systems.md")).expect("tests/data/systems.md");
+    let mut rows: BTreeSet<String> = BTreeSet::new();
+    for section in text.split("\n## ").skip(1) {
+        let title = section.lines().next().unwrap_or_default();
+        if ELSEWHERE.iter().any(|e| title.starts_with(e)) {
+            continue;
+        }
+        let cells = section.lines().filter_map(|line| line.strip_prefix("| "));
+        let cells = cells.filter_map(|line| line.split(" | ").next());
+        let cells = cells.filter(|cell| !matches!(*cell, "system" | "kernel"));
+        let before = rows.len();
+        rows.extend(cells.map(|c| c.split(" (").next().unwrap_or(c).replace("**", "")));
+        if rows.len() == before {
+            // A section without a table is a system of its own.
+            rows.insert(title.to_owned());
+        }
+    }
+    assert!(rows.len() >= 20, "{rows:?}");
+    let known: BTreeSet<&str> = ops::all().flat_map(|op| op.systems).copied().collect();
+    for system in &known {
+        assert!(
+            rows.contains(*system),
+            "an operator names {system:?}, which is no row"
+        );
+    }
+    let missing: Vec<_> = rows
+        .iter()
+        .filter(|r| !known.contains(r.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "rows without an operator: {missing:?}");
 }
 
 #[test]

@@ -90,7 +90,7 @@ test("a wrong call is one line, and nested arrays are taken", () =>
       const runtime = await window.shardlight.Runtime.open({ device: "cpu" });
       const refused = [];
       const calls = [
-        ["rms_norm", { x: [[1, 2]], weight: [1] }],
+        ["linear", { x: [[1, 2]], weight: [[1]] }],
         ["rms_norm", { x: [[1, 2], [3]] }],
         ["rms_norm", { x: "no" }],
         ["rms_norm", { x: [1] }, { epsilon: 1 }],
@@ -102,7 +102,7 @@ test("a wrong call is one line, and nested arrays are taken", () =>
       const { y } = await runtime.op("rms_norm", { x: [[3, 4]] }, { eps: 0 });
       return { refused, y: [...y.data], shape: y.shape };
     });
-    assert.equal(said.refused[0], "rms_norm: weight has shape (1), expected (C) = (2)");
+    assert.equal(said.refused[0], "linear: weight has shape (1 1), expected (N K) = (N 2)");
     assert.match(said.refused[1], /^rms_norm: x: a nested array has 1 elements, the first one 2$/);
     assert.match(said.refused[2], /^rms_norm: x: expected \{data: a typed array/);
     assert.match(said.refused[3], /^rms_norm: unknown setting "epsilon"/);

@@ -35,14 +35,18 @@ pub fn run(args: &Op, ui: Ui) -> anyhow::Result<()> {
     }
 }
 
-/// Prints every operator; with `--json` an object `{ops}`.
+/// Prints every operator, or the named one; with `--json` an object `{ops}`.
 fn list(args: &Op) -> anyhow::Result<()> {
+    let listed: Vec<&ops::Op> = match &args.name {
+        Some(name) => vec![ops::find(name)?],
+        None => ops::all().collect(),
+    };
     let mut out = Out::new();
     if args.format.json {
-        out.json(&json!({ "ops": ops::all().map(ops::Op::describe).collect::<Vec<_>>() }))?;
+        out.json(&json!({ "ops": listed.iter().map(|op| op.describe()).collect::<Vec<_>>() }))?;
         return out.finish();
     }
-    for op in ops::all() {
+    for op in listed {
         out.line(format_args!("{}  {}", style(op.name).bold(), op.summary))?;
         for input in op.inputs {
             let optional = if input.optional { ", optional" } else { "" };
