@@ -86,7 +86,7 @@ fn call(case: &Case, tensors: &BTreeMap<String, Array>) -> Result<Call, String> 
         settings.entry(name.into()).or_insert_with(|| value.into());
     };
     let (inputs, outputs): (&[_], &[_]) = match &case.op[..] {
-        "ArgMax" => {
+        "ArgMax" | "ArgMin" => {
             default("axis", "0");
             (&["x"], &["y"])
         }
@@ -152,7 +152,19 @@ fn call(case: &Case, tensors: &BTreeMap<String, Array>) -> Result<Call, String> 
         "MatMulInteger" => (&["a", "b", "a_zero_point", "b_zero_point"], &["y"]),
         "LayerNormalization" => (&["x", "weight", "bias"], &["y", "mean", "rstd"]),
         "RMSNormalization" => (&["x", "weight"], &["y"]),
+        "InstanceNormalization" => {
+            // As many groups as channels.
+            default("groups", "0");
+            (&["x", "weight", "bias"], &["y"])
+        }
         "GroupNormalization" => (&["x", "weight", "bias"], &["y"]),
+        "OneHot" => {
+            let array = |place: usize| tensors[&format!("{}/in{place}", case.name)].to_f32();
+            default("depth", &array(1)[0].to_string());
+            default("off", &array(2)[0].to_string());
+            default("on", &array(2)[1].to_string());
+            (&["ids", "", ""], &["y"])
+        }
         "MaxPool" => {
             default("indices_of", "tensor");
             (&["x"], &["y", "indices"])
@@ -183,7 +195,7 @@ fn call(case: &Case, tensors: &BTreeMap<String, Array>) -> Result<Call, String> 
         "SoftmaxCrossEntropyLoss" => "cross_entropy",
         "RMSNormalization" => "rms_norm",
         "LayerNormalization" => "layer_norm",
-        "GroupNormalization" => "group_norm",
+        "GroupNormalization" | "InstanceNormalization" => "group_norm",
         other => other,
     };
     Ok(Call {
@@ -208,6 +220,11 @@ fn run(
         match (name, array) {
             (_, None) if given.is_empty() => {}
             ("", Some(_)) => {}
+            // ONNX allows ids in any type; ours are whole numbers.
+            ("ids", Some(array)) => {
+                let ids: Vec<i64> = array.to_f32().iter().map(|v| *v as i64).collect();
+                inputs.insert("ids".to_owned(), Array::i64(&array.shape, &ids));
+            }
             (name, Some(array)) => drop(inputs.insert(name.to_owned(), array.clone())),
             (_, None) => return Err(format!("no tensor for input {given}")),
         }

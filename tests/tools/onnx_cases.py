@@ -20,8 +20,8 @@ import onnx
 from onnx import numpy_helper
 
 OPERATORS = """
-ArgMax Attention Conv DequantizeLinear Dropout Elu Flatten GRU Gelu Gemm GroupNormalization
-HardSwish LSTM LayerNormalization LeakyRelu LogSoftmax MatMul MatMulInteger MaxPool NegativeLogLikelihoodLoss
+ArgMax ArgMin Attention Conv DequantizeLinear Dropout Elu Flatten GRU Gelu Gemm GroupNormalization
+HardSwish Hardmax InstanceNormalization LSTM LayerNormalization LeakyRelu LogSoftmax MatMul MatMulInteger MaxPool NegativeLogLikelihoodLoss OneHot
 RMSNormalization Relu RotaryEmbedding Sigmoid Softmax SoftmaxCrossEntropyLoss Softplus Swish Tanh TopK
 """.split()
 
