@@ -240,6 +240,9 @@ pub enum Kv {
     F16,
     /// Exact.
     F32,
+    /// A quarter of the memory.
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 /// How answers are written.

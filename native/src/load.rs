@@ -193,6 +193,7 @@ pub fn session(files: ModelFiles, args: &Model, ui: Ui) -> anyhow::Result<Loaded
         kv: match args.kv {
             Kv::F16 => KvDType::F16,
             Kv::F32 => KvDType::F32,
+            Kv::Q8_0 => KvDType::Q8_0,
         },
         ..SessionOptions::default()
     };
