@@ -101,17 +101,17 @@ fn compute(args: &Op, name: &str, device: &dyn Device, ui: Ui) -> anyhow::Result
             }
         }
     }
+    for (input, tensor) in &renamed {
+        if !inputs.contains_key(input) {
+            bail!("--tensor {input}={tensor}: no file given with --in holds {tensor}");
+        }
+    }
     if !ignored.is_empty() {
         ui.aside(format_args!(
             "{}: not inputs, ignored: {}",
             op.name,
             ignored.join(", ")
         ));
-    }
-    for (input, tensor) in &renamed {
-        if !inputs.contains_key(input) {
-            bail!("--tensor {input}={tensor}: no file given with --in holds {tensor}");
-        }
     }
     let ready = block_on(ops::prepare(device, op, inputs, &settings))?;
     ready.run()?;
