@@ -44,26 +44,35 @@ impl Axes {
     ///
     /// What was expected, such as `(2F C) = (256 48)`.
     pub fn bind(&mut self, pattern: &str, shape: &[usize]) -> Result<(), String> {
+        let mut bound = self.clone();
+        if !bound.fits(pattern, shape) {
+            return Err(self.expected(pattern));
+        }
+        *self = bound;
+        Ok(())
+    }
+
+    fn fits(&mut self, pattern: &str, shape: &[usize]) -> bool {
         if pattern == "any" {
-            return Ok(());
+            return true;
         }
         let mut axes: Vec<&str> = pattern.split_whitespace().collect();
         let mut tail = shape;
         if axes.first() == Some(&"...") {
             axes.remove(0);
             let Some(split) = shape.len().checked_sub(axes.len()) else {
-                return Err(self.expected(pattern));
+                return false;
             };
             let (lead, rest) = shape.split_at(split);
             tail = rest;
             match &self.lead {
-                Some(known) if known != lead => return Err(self.expected(pattern)),
+                Some(known) if known != lead => return false,
                 Some(_) => {}
                 None => self.lead = Some(lead.to_vec()),
             }
         }
         if axes.len() != tail.len() {
-            return Err(self.expected(pattern));
+            return false;
         }
         for (axis, &len) in axes.iter().zip(tail) {
             let (times, name) = parts(axis);
@@ -77,10 +86,10 @@ impl Axes {
                 _ => false,
             };
             if !fits {
-                return Err(self.expected(pattern));
+                return false;
             }
         }
-        Ok(())
+        true
     }
 
     /// The pattern, and its numbers as far as they are known.
@@ -128,7 +137,7 @@ mod tests {
         assert_eq!(axes.get("F"), Some(128));
         assert_eq!(axes.bind("2F", &[256]), Ok(()));
         assert_eq!(axes.bind("2F", &[255]), Err("(2F) = (256)".into()));
-        assert_eq!(axes.bind("D C", &[7, 47]), Err("(D C) = (7 48)".into()));
+        assert_eq!(axes.bind("D C", &[7, 47]), Err("(D C) = (D 48)".into()));
         assert_eq!(
             axes.bind("... C", &[5, 48]),
             Err("(... C) = (3 5 48)".into())
