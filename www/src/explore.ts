@@ -109,12 +109,21 @@ async function plot(): Promise<void> {
   choices.dataset.drawn = values.map(({ name }) => name).join(" ");
 }
 
-function number(value: number): string {
-  return value.toLocaleString("en", { maximumSignificantDigits: value < 10_000 ? 4 : 3, notation: value < 1e5 ? "standard" : "compact" });
+function exact(value: number): string {
+  return value.toLocaleString("en");
+}
+
+function short(value: number): string {
+  return value.toLocaleString("en", { maximumSignificantDigits: 3 });
+}
+
+function memory(bytes: number): string {
+  const [size, unit] = bytes < 2 ** 20 ? [2 ** 10, "KiB"] : [2 ** 20, "MiB"];
+  return `${short(bytes / size)} ${unit}`;
 }
 
 function row({ op, hidden, parameters, flops, bytes }: MlpSize): HTMLTableRowElement {
-  const cells = [hidden, parameters, flops, bytes].map(number);
+  const cells = [exact(hidden), exact(parameters), exact(flops), memory(bytes)];
   const line = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
@@ -148,8 +157,8 @@ async function measure(): Promise<void> {
     const times = (await runtime.time(op, given, {}, RUNS)).sort((a, b) => a - b);
     const ms = times[Math.floor(times.length / 2)]!;
     const cells = body.rows[i]!.cells;
-    cells[5]!.textContent = `${number(ms)} ms`;
-    cells[6]!.textContent = number((flops * t) / ms / 1e6);
+    cells[5]!.textContent = `${short(ms)} ms`;
+    cells[6]!.textContent = short((flops * t) / ms / 1e6);
   }
   show("ready", `Median of ${RUNS} runs on ${runtime.device.name} (${runtime.device.backend}, ${runtime.device.kind})`);
 }

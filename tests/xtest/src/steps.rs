@@ -187,6 +187,7 @@ fn web(tools: &Tools) -> Result<Counts> {
     let mut npm = tools.npm("www")?;
     npm.env("SHARDLIGHT_BINDGEN", program(tools, "shardlight-bindgen"));
     run(npm.args(["run", "build"]))?;
+    run(tools.npm("www")?.args(["run", "check"]))?;
     let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
     let raw = files_with_ending(
         &target_folder(&tools.root).join("wasm32-unknown-unknown"),
