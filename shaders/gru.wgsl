@@ -140,40 +140,10 @@ fn finish(n: u32, first: u32, stride: u32) {
     }
 }
 
-#if SERIAL
-@compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let n = (group.x + group.y * groups.x) * WG + lane;
-    if n >= args.N {
-        return;
-    }
-    for (var s = 0u; s < args.T; s += 1u) {
-        prepare(n, s, 0u, 1u);
-        advance(n, s, 0u, 1u);
-    }
-    finish(n, 0u, 1u);
-}
-#else
-@compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let n = group.x + group.y * groups.x;
-    if n >= args.N {
-        return;
-    }
-    for (var s = 0u; s < args.T; s += 1u) {
-        prepare(n, s, lane, WG);
-        storageBarrier();
-        advance(n, s, lane, WG);
-        storageBarrier();
-    }
-    finish(n, lane, WG);
-}
+fn step(n: u32, s: u32, first: u32, stride: u32) {
+    prepare(n, s, first, stride);
+#if !SERIAL
+    storageBarrier();
 #endif
+    advance(n, s, first, stride);
+}

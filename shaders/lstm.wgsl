@@ -58,7 +58,7 @@ struct Args {
 #import sequence
 
 // Step s of entry n for the hidden units `first`, `first + stride`, ...
-fn advance(n: u32, s: u32, first: u32, stride: u32) {
+fn step(n: u32, s: u32, first: u32, stride: u32) {
     let to = state_at(n, s);
     if s >= steps_of(n) {
         for (var j = first; j < args.H; j += stride) {
@@ -123,38 +123,3 @@ fn finish(n: u32, first: u32, stride: u32) {
 #endif
     }
 }
-
-#if SERIAL
-@compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let n = (group.x + group.y * groups.x) * WG + lane;
-    if n >= args.N {
-        return;
-    }
-    for (var s = 0u; s < args.T; s += 1u) {
-        advance(n, s, 0u, 1u);
-    }
-    finish(n, 0u, 1u);
-}
-#else
-@compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let n = group.x + group.y * groups.x;
-    if n >= args.N {
-        return;
-    }
-    for (var s = 0u; s < args.T; s += 1u) {
-        advance(n, s, lane, WG);
-        storageBarrier();
-    }
-    finish(n, lane, WG);
-}
-#endif
