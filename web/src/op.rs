@@ -163,12 +163,15 @@ fn array(value: &JsValue) -> Result<Array, String> {
         nested(list, 0, &mut shape, &mut values)?;
         return Ok(Array::f32(&shape, &values));
     }
+    const EXPECTED: &str =
+        "expected {data: a typed array, shape: [..]}, a typed array or nested arrays";
+    if !value.is_object() {
+        return Err(EXPECTED.into());
+    }
     let data = Reflect::get(value, &"data".into()).map_err(|e| browser::reason(&e))?;
     let shape = Reflect::get(value, &"shape".into()).map_err(|e| browser::reason(&e))?;
     if !ArrayBuffer::is_view(&data) || !JsArray::is_array(&shape) {
-        return Err(
-            "expected {data: a typed array, shape: [..]}, a typed array or nested arrays".into(),
-        );
+        return Err(EXPECTED.into());
     }
     let axis = |len: JsValue| match len.as_f64() {
         Some(len) if len >= 0.0 && len.fract() == 0.0 && len <= f64::from(u32::MAX) => {
