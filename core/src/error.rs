@@ -76,6 +76,14 @@ pub enum Error {
         /// What the driver said.
         reason: String,
     },
+    /// A rank is gone, or did something else than the others.
+    #[error("rank {rank}: {reason}")]
+    Communication {
+        /// Which rank, in the world.
+        rank: usize,
+        /// What happened.
+        reason: String,
+    },
     /// Logits were not numbers.
     #[error("{0}")]
     Numeric(String),

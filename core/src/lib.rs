@@ -5,6 +5,7 @@
 
 pub mod builtin;
 pub mod chat;
+pub mod comm;
 pub mod device;
 pub mod dtype;
 pub mod error;

@@ -43,6 +43,11 @@ impl Tensor {
         self.shape.iter().product()
     }
 
+    /// Bytes of its elements, in blocks as in a file.
+    pub fn bytes(&self) -> u64 {
+        self.dtype.bytes(self.len()).unwrap_or(usize::MAX) as u64
+    }
+
     /// True when a dimension is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
