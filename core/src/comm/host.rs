@@ -21,19 +21,14 @@ pub fn chunk(n: u64, ranks: u64, rank: u64) -> Range<u64> {
 ///
 /// [`Error::Unsupported`] for other types than f32, f16 and u32.
 pub fn reduce(how: Reduce, dtype: DType, into: &mut [u8], from: &[u8]) -> Result<()> {
-    let f32s = |a: f32, b: f32| match how {
-        Reduce::Sum => a + b,
-        // NaN is not lost: `f32::max` would drop it.
-        Reduce::Max if a.is_nan() || b.is_nan() => f32::NAN,
-        Reduce::Max => a.max(b),
-    };
     match dtype {
         DType::F32 => each::<4>(into, from, |a, b| {
-            f32s(f32::from_le_bytes(a), f32::from_le_bytes(b)).to_le_bytes()
+            how.f32(f32::from_le_bytes(a), f32::from_le_bytes(b))
+                .to_le_bytes()
         }),
         DType::F16 => each::<2>(into, from, |a, b| {
             let [a, b] = [a, b].map(|x| half::f16::from_le_bytes(x).to_f32());
-            half::f16::from_f32(f32s(a, b)).to_le_bytes()
+            half::f16::from_f32(how.f32(a, b)).to_le_bytes()
         }),
         DType::U32 => each::<4>(into, from, |a, b| {
             let (a, b) = (u32::from_le_bytes(a), u32::from_le_bytes(b));

@@ -31,6 +31,19 @@ pub enum Reduce {
     Max,
 }
 
+impl Reduce {
+    /// The reduction of two elements. Of zeros of both signs the first is the largest.
+    pub fn f32(self, a: f32, b: f32) -> f32 {
+        match self {
+            Reduce::Sum => a + b,
+            // NaN is not lost: `f32::max` would drop it.
+            Reduce::Max if a.is_nan() || b.is_nan() => f32::NAN,
+            Reduce::Max if b > a => b,
+            Reduce::Max => a,
+        }
+    }
+}
+
 /// What a collective does. Ranks are places in the group, lengths are given for each of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CollectiveKind {

@@ -8,6 +8,7 @@ pub mod act;
 pub mod activation;
 pub mod activation_backward;
 pub mod add;
+pub mod all_reduce;
 pub mod argmax;
 pub mod attention;
 pub mod attention_mask;
@@ -17,6 +18,7 @@ pub mod axis;
 pub mod case;
 pub mod column_sum;
 pub mod conv;
+pub mod copy;
 pub mod cross_entropy;
 pub mod dequantize_linear;
 pub mod differential_entropy;
@@ -77,12 +79,14 @@ pub static KERNELS: &[&Kernel] = &[
     &activation::KERNEL,
     &activation_backward::KERNEL,
     &add::KERNEL,
+    &all_reduce::KERNEL,
     &argmax::KERNEL,
     &attention::KERNEL,
     &attention_mask::KERNEL,
     &attention_scores::KERNEL,
     &column_sum::KERNEL,
     &conv::KERNEL,
+    &copy::KERNEL,
     &cross_entropy::KERNEL,
     &dequantize_linear::KERNEL,
     &differential_entropy::KERNEL,

@@ -1,15 +1,75 @@
-//! Feed-forward blocks as tensor parallelism computes them: every rank's shard by itself, one
-//! after the other on this device, partial sums reduced in the order of ranks.
+//! What tensor parallelism computes, every rank's shard by itself, one after the other on this
+//! device: feed-forward blocks, and the reduction of partial sums in the order of ranks.
 
 use super::activation::{NAMES, chosen};
 use super::mlp::{X, give};
 use super::{Array, Call, Example, Input, Op, Output, Setting};
+use crate::comm::Reduce;
+use crate::kernels::all_reduce;
 use crate::nn::{GatedMlp, Linear, Mlp};
 use crate::shard::Shard;
 use crate::tensor::Tensor;
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
-pub static OPS: &[Op] = &[PARALLEL_MLP, PARALLEL_GATED_MLP];
+pub static OPS: &[Op] = &[ALL_REDUCE, PARALLEL_MLP, PARALLEL_GATED_MLP];
+
+const ALL_REDUCE: Op = Op {
+    name: "all_reduce",
+    kinds: &[],
+    systems: &[],
+    summary: "x0 + x1 + ..., strictly from left to right, or the largest: what ranks of one device do with their \
+              partial sums",
+    inputs: &[
+        Input::new("x0", "...", "what rank 0 holds"),
+        Input::new("x1", "...", ""),
+        Input::optional("x2", "...", ""),
+        Input::optional("x3", "...", ""),
+        Input::optional("x4", "...", ""),
+        Input::optional("x5", "...", ""),
+        Input::optional("x6", "...", ""),
+    ],
+    settings: &[Setting::choice(
+        "reduce",
+        "sum",
+        &["sum", "max"],
+        "max: NaN if any is",
+    )],
+    outputs: &[Output::new("y", "...", "")],
+    bound: 1e-13,
+    record: |c| {
+        Box::pin(async move {
+            let reduce = match c.settings.choice("reduce") {
+                "max" => Reduce::Max,
+                _ => Reduce::Sum,
+            };
+            let shape = c.shape("x0").to_vec();
+            let mut parts = Vec::new();
+            for name in PARTS {
+                parts.extend(c.optional(name).await?);
+            }
+            let y = c.r.scratch(DType::F32, &shape)?;
+            let params = all_reduce::params(y.len(), 0, parts.len(), reduce);
+            let mut bindings: Vec<_> = parts.into_iter().map(Some).collect();
+            bindings.resize(all_reduce::MOST, None);
+            bindings.push(Some(y.clone()));
+            c.r.push(&all_reduce::KERNEL, params, bindings)?;
+            c.output("y", &y, &shape);
+            Ok(())
+        })
+    },
+    examples: || {
+        let all = PARTS.into_iter();
+        vec![
+            all.fold(Example::new(), |e, name| e.random(name, &[3, 5])),
+            Example::new()
+                .random("x0", &[4, 3])
+                .random("x1", &[4, 3])
+                .set("reduce", "max"),
+        ]
+    },
+};
+
+const PARTS: [&str; all_reduce::MOST] = ["x0", "x1", "x2", "x3", "x4", "x5", "x6"];
 
 const SHARDS: Output = Output::new("shards", "R", "hidden size of each rank's shard");
 const Y: Output = Output::new("y", "... O", "");
