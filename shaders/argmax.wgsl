@@ -1,8 +1,9 @@
 // argmax: y[t] = the smallest i with x[t, i] = max_i x[t, i] along an axis, or 0xFFFFFFFF if row t
-// holds a NaN. MIN: of the smallest element. LAST: the largest such i.
+// holds a NaN. MIN: of the smallest element. LAST: the largest such i. IDS: ids[t, i] instead of i.
 //
-// x  (OUTER, C, INNER)  f32, read as u32  read
-// y  (OUTER, INNER)     u32               write
+// x    (OUTER, C, INNER)  f32, read as u32  read
+// y    (OUTER, INNER)     u32               write
+// ids  (OUTER, C, INNER)  u32               read   optional
 //
 // Dispatch: one workgroup per row, and one barrier. FEW: the workgroup is so small that its first
 // invocation merges alone (adapters that are CPUs).
@@ -20,7 +21,10 @@ struct Args {
 
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read_write> y: array<u32>;
-@group(0) @binding(2) var<uniform> args: Args;
+#if IDS
+@group(0) @binding(2) var<storage, read> ids: array<u32>;
+#endif
+@group(0) @binding(3) var<uniform> args: Args;
 
 #import axis
 #import order
@@ -84,6 +88,10 @@ fn main(
         for (var i = 1u; i < min(MERGE, WG); i += 1u) {
             best = better(best, found[i]);
         }
-        y[t] = select(best.y, 0xFFFFFFFFu, best.x == NAN_ORDER);
+        var found_id = best.y;
+#if IDS
+        found_id = ids[axis_at(t, min(found_id, args.C - 1u))];
+#endif
+        y[t] = select(found_id, 0xFFFFFFFFu, best.x == NAN_ORDER);
     }
 }

@@ -1,4 +1,5 @@
-// embedding: y[t, c] = w[tokens[t] - ROW0, c] where ROW0 <= tokens[t] < ROW0 + N; other rows stay
+// embedding: y[t, c] = w[tokens[t] - ROW0, c] where ROW0 <= tokens[t] < ROW0 + N; other rows stay,
+// with ZERO they become 0
 //
 // tokens  (T,)    u32     read
 // w       (N, C)  planar  read: a slice of a table that begins at row ROW0
@@ -36,10 +37,15 @@ fn main(
         return;
     }
     let token = tokens[t];
+    let eight = i % EIGHTS;
     if token < args.ROW0 || token - args.ROW0 >= args.N {
+#if ZERO
+        for (var c = 8u * eight; c < min(8u * eight + 8u, C); c += 1u) {
+            y[t * C + c] = 0.0;
+        }
+#endif
         return;
     }
-    let eight = i % EIGHTS;
     let e = w_get(w_load(token - args.ROW0, eight / 4u), eight % 4u);
     var values = array<f32, 8>(e.lo.x, e.lo.y, e.lo.z, e.lo.w, e.hi.x, e.hi.y, e.hi.z, e.hi.w);
     for (var c = 8u * eight; c < min(8u * eight + 8u, C); c += 1u) {

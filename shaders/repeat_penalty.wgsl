@@ -1,7 +1,7 @@
 // repeat_penalty: logits[id] = logits[id] < 0 ? logits[id] * PENALTY : logits[id] / PENALTY
 //
-// ids     (N,)  u32  read          distinct; those from C on are ignored
-// logits  (C,)  f32  read, write
+// ids     (N,)  u32  read          distinct; those outside FIRST .. FIRST + C are ignored
+// logits  (C,)  f32  read, write   of ids FIRST ..
 //
 // Dispatch: one invocation per id.
 // Source: arXiv:1909.05858, section 4.1, with the sign rule that keeps a negative logit from
@@ -13,6 +13,7 @@ struct Args {
     N: u32,
     C: u32,
     PENALTY: f32,
+    FIRST: u32,
 }
 
 @group(0) @binding(0) var<storage, read> ids: array<u32>;
@@ -29,7 +30,8 @@ fn main(
     if i >= args.N {
         return;
     }
-    let id = ids[i];
+    // Ids before FIRST wrap to large ones.
+    let id = ids[i] - args.FIRST;
     if id < args.C {
         let logit = logits[id];
         logits[id] = select(logit / args.PENALTY, logit * args.PENALTY, logit < 0.0);

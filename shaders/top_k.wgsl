@@ -4,7 +4,7 @@
 //
 // x       (OUTER, C, INNER)    f32, read as u32     read
 // values  (OUTER, TOP, INNER)  f32, written as u32  write
-// ids     (OUTER, TOP, INNER)  u32                  write
+// ids     (OUTER, TOP, INNER)  u32                  write   FIRST is that of element 0
 //
 // An element's key is its order, then its inverted id, so all keys differ.
 // COUNT: an invocation has an element and counts how many are before it (any TOP, short rows).
@@ -20,6 +20,7 @@ struct Args {
     C: u32,
     INNER: u32,
     TOP: u32,
+    FIRST: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<u32>;
@@ -45,7 +46,7 @@ fn key_of(first: u32, c: u32) -> vec2<u32> {
 
 fn put(t: u32, first: u32, rank: u32, c: u32) {
     let i = (t / args.INNER * args.TOP + rank) * args.INNER + t % args.INNER;
-    ids[i] = c;
+    ids[i] = args.FIRST + c;
     values[i] = x[first + c * args.INNER];
 }
 

@@ -2,7 +2,8 @@
 //! ties, and [`NOT_A_NUMBER`] tells of a row that holds a NaN.
 //!
 //! Params: `T` rows, `C` elements along the axis, `INNER` (see [`Axis`]). Switches: `MIN` for the
-//! smallest element, `LAST` for the largest index.
+//! smallest element, `LAST` for the largest index, `IDS`: the result is the element's entry in `ids`,
+//! as where x holds the best of several ranks.
 
 use super::{Access, Axis, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
 use crate::device::cpu::{self, CpuDispatch};
@@ -14,6 +15,7 @@ pub static KERNEL: Kernel = Kernel {
     bindings: &[
         Binding::new("x", Access::Read),
         Binding::new("y", Access::Write),
+        Binding::optional("ids", Access::Read),
     ],
     uniforms: &["T", "C", "INNER"],
     variants,
@@ -25,7 +27,7 @@ pub static KERNEL: Kernel = Kernel {
 /// The result for a row that holds a NaN.
 pub const NOT_A_NUMBER: u32 = u32::MAX;
 
-/// Parameters of a call; `smallest` makes it argmin.
+/// Parameters of a call without `ids`; `smallest` makes it argmin.
 pub fn params(axis: Axis, smallest: bool, last: bool) -> Params {
     axis.params().bool("MIN", smallest).bool("LAST", last)
 }
@@ -59,32 +61,37 @@ fn cpu(d: &CpuDispatch<'_>) {
     let axis = Axis::from(d.params);
     let (smallest, last) = (d.params.is("MIN"), d.params.is("LAST"));
     let (x, mut y) = (d.f32(0), d.write::<u32>(1));
-    let x = &*x;
+    let ids = d.params.is("IDS").then(|| d.u32(2));
+    let (x, ids) = (&*x, ids.as_deref());
     let key = move |x: &f32| match order(*x) {
         NOT_A_NUMBER => NOT_A_NUMBER,
         order if smallest => !order,
         order => order,
     };
-    cpu::for_each_row(&mut y, 1, axis.rows(), |t, y| {
+    let index = move |t: usize| {
         let first = axis.at(t, 0);
         if axis.inner > 1 {
             let row = x[first..].iter().step_by(axis.inner).take(axis.len);
-            y[0] = best(row.map(key), last);
-            return;
+            return best(row.map(key), last);
         }
         // Two passes, of which the first, over all elements, runs in SIMD.
         let row = &x[first..first + axis.len];
         if smallest || last {
-            y[0] = best(row.iter().map(key), last);
-            return;
+            return best(row.iter().map(key), last);
         }
-        let largest = row.iter().map(|v| order(*v)).max();
-        y[0] = match largest {
+        match row.iter().map(|v| order(*v)).max() {
             None | Some(NOT_A_NUMBER) => NOT_A_NUMBER,
             Some(largest) => row
                 .iter()
                 .position(|v| order(*v) == largest)
                 .map_or(NOT_A_NUMBER, |i| i as u32),
+        }
+    };
+    cpu::for_each_row(&mut y, 1, axis.rows(), |t, y| {
+        y[0] = match (index(t), ids) {
+            (NOT_A_NUMBER, _) => NOT_A_NUMBER,
+            (i, Some(ids)) => ids[axis.at(t, i as usize)],
+            (i, None) => i,
         };
     });
 }
@@ -117,8 +124,11 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
                 best = c;
             }
         }
-        let holds_nan = row.iter().any(|x| x.is_nan());
-        arrays[1][t] = f64::from(if holds_nan { NOT_A_NUMBER } else { best as u32 });
+        arrays[1][t] = match (row.iter().any(|x| x.is_nan()), p.is("IDS")) {
+            (true, _) => f64::from(NOT_A_NUMBER),
+            (false, true) => arrays[2][axis.at(t, best)],
+            (false, false) => best as f64,
+        };
     }
 }
 
@@ -154,6 +164,17 @@ fn cases() -> Vec<Case> {
             cases.push(case_of(axis, smallest, last, &x));
         }
         cases.push(case_of(axis(7, 300, 1), smallest, last, &special));
+        for (axis, x) in [
+            (axis(7, 300, 1), special.clone()),
+            (axis(2, 33, 5), case::random(1, 330)),
+            (axis(5, 3, 1), case::random(3, 15)),
+        ] {
+            let mut case = case_of(axis, smallest, last, &x);
+            let ids: Vec<u32> = (0..x.len() as u32).map(|i| 5000 - 2 * i).collect();
+            case.params = case.params.bool("IDS", true);
+            case.arrays[2] = Some(HostArray::u32(&[axis.outer, axis.len, axis.inner], &ids));
+            cases.push(case);
+        }
     }
     cases
 }
@@ -165,6 +186,7 @@ fn case_of(axis: Axis, smallest: bool, last: bool, x: &[f32]) -> Case {
         arrays: vec![
             Some(HostArray::f32(&[axis.outer, axis.len, axis.inner], x)),
             Some(HostArray::u32(&[rows], &vec![7; rows])),
+            None,
         ],
         bound: 0.0,
     }

@@ -2,7 +2,9 @@
 //!
 //! Params: `T` tokens, `C` channels, `W` the table's type, `N` rows of this slice of the table,
 //! `ROW0` its first row. Tokens outside the slice leave their row of y as it is, so a table in
-//! several slices is several calls.
+//! several slices is several calls. Switch `ZERO`: their rows become zeros, as a rank's first call
+//! needs where each rank has a part of the vocabulary and y is summed over ranks (arXiv:1909.08053,
+//! section 3).
 
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, fold};
 use crate::DType;
@@ -25,7 +27,7 @@ pub static KERNEL: Kernel = Kernel {
     cases,
 };
 
-/// Parameters of a call.
+/// Parameters of a call without `ZERO`.
 pub fn params(tokens: usize, channels: usize, dtype: DType, row0: usize, rows: usize) -> Params {
     Params::new()
         .u32("T", tokens as u32)
@@ -54,6 +56,8 @@ fn cpu(d: &CpuDispatch<'_>) {
     cpu::for_each_row(&mut y, channels, d.params.size("T"), |t, y| {
         if let Some(row) = row_of(d.params, tokens[t]) {
             dequantize(dtype, &w[row * bytes..][..bytes], y);
+        } else if d.params.is("ZERO") {
+            y.fill(0.0);
         }
     });
 }
@@ -61,9 +65,12 @@ fn cpu(d: &CpuDispatch<'_>) {
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let channels = p.size("C");
     for t in 0..p.size("T") {
-        if let Some(row) = row_of(p, arrays[0][t] as u32) {
-            for c in 0..channels {
+        let row = row_of(p, arrays[0][t] as u32);
+        for c in 0..channels {
+            if let Some(row) = row {
                 arrays[2][t * channels + c] = arrays[1][row * channels + c];
+            } else if p.is("ZERO") {
+                arrays[2][t * channels + c] = 0.0;
             }
         }
     }
@@ -87,7 +94,12 @@ fn cases() -> Vec<Case> {
         for &channels in super::linear::inner_lengths(dtype) {
             // Below, on and beyond the slice.
             let tokens = [10, 99, 16, 9, 0, u32::MAX, 17, 13, 10];
-            cases.push(case(&tokens, channels, dtype, 10, 7));
+            let slice = case(&tokens, channels, dtype, 10, 7);
+            cases.push(Case {
+                params: slice.params.clone().bool("ZERO", true),
+                ..slice.clone()
+            });
+            cases.push(slice);
         }
         cases.push(case(&[4], 512, dtype, 0, 7));
     }

@@ -2,8 +2,8 @@
 //! index. NaNs come before everything, with their own bits, so that the host sees them. Or the
 //! `TOP` smallest in rising order, NaNs last.
 //!
-//! Params: `T` rows, `C` elements along the axis, `INNER` (see [`Axis`]), `TOP` (at most `C`).
-//! Switch: `SMALLEST`.
+//! Params: `T` rows, `C` elements along the axis, `INNER` (see [`Axis`]), `TOP` (at most `C`), `FIRST`:
+//! index of the first element, where x is a rank's part of the axis. Switch: `SMALLEST`.
 
 use super::argmax::order;
 use super::{Access, Axis, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
@@ -18,7 +18,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::new("values", Access::Write),
         Binding::new("ids", Access::Write),
     ],
-    uniforms: &["T", "C", "INNER", "TOP"],
+    uniforms: &["T", "C", "INNER", "TOP", "FIRST"],
     variants,
     cpu,
     reference,
@@ -28,7 +28,7 @@ pub static KERNEL: Kernel = Kernel {
 /// The largest `TOP` for which a long row's elements are not compared each with each.
 pub const MOST: usize = 128;
 
-/// Parameters of a call; `top` is held to the axis' length.
+/// Parameters of a call with `FIRST` 0; `top` is held to the axis' length.
 pub fn params(axis: Axis, top: usize, smallest: bool) -> Params {
     axis.params()
         .u32("TOP", top.min(axis.len) as u32)
@@ -71,7 +71,7 @@ fn cpu(d: &CpuDispatch<'_>) {
     let smallest = d.params.is("SMALLEST");
     let (x, mut values, mut ids) = (d.f32(0), d.f32_mut(1), d.write::<u32>(2));
     let x = &*x;
-    let block = top * axis.inner;
+    let (block, start) = (top * axis.inner, d.params.get("FIRST"));
     cpu::for_each_row(&mut ids, block, axis.outer, |outer, ids| {
         for inner in 0..axis.inner {
             let t = outer * axis.inner + inner;
@@ -84,7 +84,7 @@ fn cpu(d: &CpuDispatch<'_>) {
             }
             keys.sort_unstable();
             for (i, key) in keys.into_iter().enumerate() {
-                ids[i * axis.inner + inner] = key as u32;
+                ids[i * axis.inner + inner] = start + key as u32;
             }
         }
     });
@@ -92,7 +92,7 @@ fn cpu(d: &CpuDispatch<'_>) {
     cpu::for_each_row(&mut values, block, axis.outer, |outer, values| {
         for (i, value) in values.iter_mut().enumerate() {
             let t = outer * axis.inner + i % axis.inner;
-            *value = x[axis.at(t, ids[outer * block + i] as usize)];
+            *value = x[axis.at(t, (ids[outer * block + i] - start) as usize)];
         }
     });
 }
@@ -118,7 +118,7 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
         });
         for (i, id) in ids.into_iter().take(to.len).enumerate() {
             arrays[1][to.at(t, i)] = x[id];
-            arrays[2][to.at(t, i)] = id as f64;
+            arrays[2][to.at(t, i)] = (p.size("FIRST") + id) as f64;
         }
     }
 }
@@ -164,6 +164,11 @@ fn cases() -> Vec<Case> {
         x[4] = -f32::INFINITY;
         cases.push(case_along(axis, &x, top, true));
         cases.push(case_along(axis, &x, top, false));
+    }
+    for (len, top) in [(40, 40), (300, 7), (3001, 128)] {
+        let mut case = case_of(&case::random(9, len), top);
+        case.params = case.params.u32("FIRST", 24_576);
+        cases.push(case);
     }
     cases
 }

@@ -14,11 +14,8 @@ impl Recording {
     /// [`crate::Error::Invalid`] when a binding does not fit.
     pub fn argmax(&mut self, x: &Tensor, y: &Tensor) -> Result<()> {
         let params = argmax::params(Axis::last(x.rows(), x.cols()), false, false);
-        self.push(
-            &argmax::KERNEL,
-            params,
-            [x, y].map(|t| Some(t.clone())).into(),
-        )
+        let bindings = vec![Some(x.clone()), Some(y.clone()), None];
+        self.push(&argmax::KERNEL, params, bindings)
     }
 
     /// The largest elements of `x` `(C,)` in falling order, as many as `values` and `ids` hold.

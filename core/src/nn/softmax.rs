@@ -94,7 +94,7 @@ impl Recording {
         self.push(
             &argmax::KERNEL,
             params,
-            vec![Some(x.clone()), Some(y.clone())],
+            vec![Some(x.clone()), Some(y.clone()), None],
         )?;
         Ok(y)
     }
