@@ -1,7 +1,6 @@
 //! Keys and values of past tokens, on the device.
 
 use crate::device::{Device, Layout};
-use crate::models::ModelConfig;
 use crate::tensor::Tensor;
 use crate::weights::planar;
 use crate::{DType, Error, Result};
@@ -54,7 +53,27 @@ pub(crate) fn row_bytes(dtype: DType, size: usize, layout: Layout) -> usize {
     }
 }
 
-/// Keys and values of every layer, `(KVH, S, D)` each.
+/// What of keys and values a rank keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheShape {
+    /// Number of its layers.
+    pub layers: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// D: size of a head.
+    pub head_size: usize,
+}
+
+impl CacheShape {
+    /// Bytes of one layer's keys and values of `capacity` tokens on a device with this layout of
+    /// quantised rows.
+    pub fn layer_bytes(&self, capacity: usize, dtype: KvDType, layout: Layout) -> u64 {
+        let row = row_bytes(dtype.dtype(), self.head_size, layout);
+        2 * (self.kv_heads * row) as u64 * capacity as u64
+    }
+}
+
+/// Keys and values of every layer of a rank, `(KVH, S, D)` each.
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>,
     capacity: usize,
@@ -70,19 +89,19 @@ impl KvCache {
     /// [`Error::Unsupported`] when the head size is not a whole number of q8_0's blocks.
     pub async fn new(
         device: &dyn Device,
-        config: &ModelConfig,
+        cache: CacheShape,
         capacity: usize,
         dtype: KvDType,
     ) -> Result<Self> {
-        let shape = [config.num_key_value_heads, capacity, config.head_dim];
+        let shape = [cache.kv_heads, capacity, cache.head_size];
         let element = dtype.dtype();
-        if !config.head_dim.is_multiple_of(element.block_len()) {
+        if !cache.head_size.is_multiple_of(element.block_len()) {
             return Err(Error::Unsupported {
-                what: format!("{element} cache for heads of {}", config.head_dim),
+                what: format!("{element} cache for heads of {}", cache.head_size),
                 supported: "multiples of 32; use f16".into(),
             });
         }
-        let bytes = KvCache::layer_bytes(config, capacity, dtype, device.limits().layout) / 2;
+        let bytes = cache.layer_bytes(capacity, dtype, device.limits().layout) / 2;
         let most = device.limits().max_binding_bytes;
         if bytes > most {
             return Err(Error::Invalid(format!(
@@ -91,8 +110,8 @@ impl KvCache {
                 (capacity as u64).saturating_mul(most) / bytes.max(1)
             )));
         }
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for _ in 0..config.num_hidden_layers {
+        let mut layers = Vec::with_capacity(cache.layers);
+        for _ in 0..cache.layers {
             let k = device.alloc(bytes, "key cache").await?;
             let v = device.alloc(bytes, "value cache").await?;
             layers.push((
@@ -105,17 +124,6 @@ impl KvCache {
             capacity,
             dtype,
         })
-    }
-
-    /// Bytes of one layer's keys and values on a device with this layout of quantised rows.
-    pub fn layer_bytes(
-        config: &ModelConfig,
-        capacity: usize,
-        dtype: KvDType,
-        layout: Layout,
-    ) -> u64 {
-        let row = row_bytes(dtype.dtype(), config.head_dim, layout);
-        2 * (config.num_key_value_heads * row) as u64 * capacity as u64
     }
 
     /// Keys and values of a layer.

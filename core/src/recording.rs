@@ -1,9 +1,13 @@
-//! What one rank does in one step: a list of dispatches over device buffers and scratch memory.
+//! What one rank does in one step: a list of dispatches over device buffers and scratch memory, and
+//! of collectives between them.
 //!
 //! A recording is made once and run many times: what changes from step to step (position, token)
 //! lives in buffers. Scratch memory is planned when the recording is prepared: two scratch tensors
 //! that are never alive at once share a buffer.
 
+use std::rc::Rc;
+
+use crate::comm::{Collective, Placement};
 use crate::device::Buffer;
 use crate::kernels::{Kernel, Params};
 use crate::tensor::{Storage, Tensor};
@@ -22,14 +26,44 @@ pub struct Dispatch {
     pub variant: Option<&'static str>,
 }
 
-/// A list of dispatches.
-#[derive(Clone, Debug, Default)]
+/// One entry of a recording.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A kernel call.
+    Dispatch(Dispatch),
+    /// Communication with other ranks.
+    Collective(Collective),
+}
+
+impl Item {
+    /// The tensors it reads or writes.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let (dispatch, collective) = match self {
+            Item::Dispatch(d) => (Some(d.bindings.iter().flatten()), None),
+            Item::Collective(c) => (None, Some(c.input.iter().chain(&c.output))),
+        };
+        dispatch
+            .into_iter()
+            .flatten()
+            .chain(collective.into_iter().flatten())
+    }
+}
+
+/// A list of dispatches and collectives.
+#[derive(Clone, Debug)]
 pub struct Recording {
-    dispatches: Vec<Dispatch>,
+    items: Vec<Item>,
     /// Bytes of each scratch tensor.
     scratch: Vec<u64>,
     /// Scratch tensors that somebody reads after the run.
     kept: Vec<usize>,
+    placement: Rc<Placement>,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Recording::new()
+    }
 }
 
 /// Which buffer each scratch tensor uses, and how big each buffer is.
@@ -42,9 +76,24 @@ pub struct ScratchPlan {
 }
 
 impl Recording {
-    /// An empty recording.
+    /// An empty recording of a rank that holds everything.
     pub fn new() -> Self {
-        Recording::default()
+        Recording::of(Rc::new(Placement::alone()))
+    }
+
+    /// An empty recording of this rank.
+    pub fn of(placement: Rc<Placement>) -> Self {
+        Recording {
+            items: Vec::new(),
+            scratch: Vec::new(),
+            kept: Vec::new(),
+            placement,
+        }
+    }
+
+    /// Which rank it is of.
+    pub fn placement(&self) -> &Rc<Placement> {
+        &self.placement
     }
 
     /// A tensor that lives from its first use to its last within one run.
@@ -57,12 +106,24 @@ impl Recording {
         let bytes = len.and_then(|len| dtype.bytes(len)).ok_or_else(|| {
             Error::Invalid(format!("scratch tensor of shape {shape:?} overflows"))
         })?;
-        self.scratch.push(bytes.next_multiple_of(16).max(16) as u64);
-        Ok(Tensor::new(
-            Storage::Scratch(self.scratch.len() - 1),
-            dtype,
-            shape,
-        ))
+        let slot = self.scratch_bytes(bytes.next_multiple_of(16).max(16) as u64);
+        Ok(Tensor::new(Storage::Scratch(slot), dtype, shape))
+    }
+
+    /// The same by size; gives its number.
+    pub(crate) fn scratch_bytes(&mut self, bytes: u64) -> usize {
+        self.scratch.push(bytes);
+        self.scratch.len() - 1
+    }
+
+    /// Bytes of each scratch tensor.
+    pub(crate) fn scratch_sizes(&self) -> &[u64] {
+        &self.scratch
+    }
+
+    /// Numbers of the scratch tensors that are read after the run.
+    pub(crate) fn kept(&self) -> &[usize] {
+        &self.kept
     }
 
     /// Keeps a scratch tensor's memory to itself from its first use to the end, so that it can be
@@ -100,24 +161,64 @@ impl Recording {
                 )));
             }
         }
-        self.dispatches.push(Dispatch {
+        self.items.push(Item::Dispatch(Dispatch {
             kernel,
             params,
             bindings,
             variant: None,
-        });
+        }));
         Ok(())
     }
 
+    /// Appends a rank's part in a collective; nothing if it is alone in the group.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the shapes do not fit the kind.
+    pub fn communicate(&mut self, collective: Collective) -> Result<()> {
+        crate::comm::host::check(&collective)?;
+        self.items.push(Item::Collective(collective));
+        Ok(())
+    }
+
+    /// Appends an item whose tensors are this recording's.
+    pub(crate) fn push_item(&mut self, item: Item) {
+        self.items.push(item);
+    }
+
+    /// Calls and collectives in order.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
     /// The calls in order.
-    pub fn dispatches(&self) -> &[Dispatch] {
-        &self.dispatches
+    pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Dispatch(dispatch) => Some(dispatch),
+            Item::Collective(_) => None,
+        })
+    }
+
+    /// The calls between collectives; a device runs one such segment at a time.
+    pub fn segments(&self) -> Vec<Vec<&Dispatch>> {
+        let mut segments = vec![Vec::new()];
+        for item in &self.items {
+            match item {
+                Item::Dispatch(dispatch) => {
+                    if let Some(last) = segments.last_mut() {
+                        last.push(dispatch);
+                    }
+                }
+                Item::Collective(_) => segments.push(Vec::new()),
+            }
+        }
+        segments
     }
 
     /// Runs this variant of the last call instead of the device's first choice; for tests and
     /// tuning.
     pub fn force_variant(&mut self, variant: &'static str) {
-        if let Some(last) = self.dispatches.last_mut() {
+        if let Some(Item::Dispatch(last)) = self.items.last_mut() {
             last.variant = Some(variant);
         }
     }
@@ -127,8 +228,8 @@ impl Recording {
         const NEVER: usize = usize::MAX;
         let mut first = vec![NEVER; self.scratch.len()];
         let mut last = vec![0; self.scratch.len()];
-        for (i, dispatch) in self.dispatches.iter().enumerate() {
-            for tensor in dispatch.bindings.iter().flatten() {
+        for (i, item) in self.items.iter().enumerate() {
+            for tensor in item.tensors() {
                 if let Storage::Scratch(s) = tensor.storage {
                     first[s] = first[s].min(i);
                     last[s] = i;

@@ -159,8 +159,13 @@ pub fn candidates(logits: &[f32]) -> Vec<Candidate> {
     let mut all: Vec<Candidate> = (logits.iter().zip(0..))
         .map(|(&logit, id)| Candidate { id, logit })
         .collect();
-    all.sort_by(|a, b| b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id)));
+    sort(&mut all);
     all
+}
+
+/// Sorts by falling logit, ties by smaller id.
+pub fn sort(candidates: &mut [Candidate]) {
+    candidates.sort_by(|a, b| b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id)));
 }
 
 #[cfg(test)]

@@ -1,21 +1,22 @@
-//! One conversation: a model on a device, its cache, and what has been said.
+//! One conversation: a model on its ranks' devices, its cache, and what has been said.
 
+mod ranks;
 mod stop;
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use crate::chat::ChatTemplate;
-use crate::device::{Buffer, Device, Prepared};
-use crate::kv_cache::{KvCache, KvDType};
-use crate::models::{self, Model, ModelConfig};
-use crate::recording::Recording;
-use crate::sampler::{Candidate, Sampler, Sampling, candidates};
-use crate::tensor::Tensor;
+use crate::comm::World;
+use crate::device::Device;
+use crate::kv_cache::KvDType;
+use crate::models::ModelConfig;
+use crate::sampler::{Sampler, Sampling, candidates};
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Loader, ModelFiles};
-use crate::{DType, Error, Result};
+use crate::weights::ModelFiles;
+use crate::{Error, Result};
+use ranks::Ranks;
+pub use ranks::ShardInfo;
 use stop::StopText;
 
 /// Context length when none is asked for (if the model allows it).
@@ -151,157 +152,70 @@ pub struct Generated {
     pub stop: StopReason,
 }
 
-/// A model on a device, and one conversation with it.
+/// A model on its ranks' devices, and one conversation with it.
 pub struct Session {
-    device: Rc<dyn Device>,
-    model: Box<dyn Model>,
+    ranks: Ranks,
     tokenizer: Option<Rc<Tokenizer>>,
     template: Option<ChatTemplate>,
-    cache: KvCache,
     /// Tokens whose keys and values are in the cache.
     past: Vec<u32>,
-    chunk: usize,
-    buffers: Buffers,
-    steps: Steps,
-}
-
-/// Small device buffers that recordings share.
-struct Buffers {
-    /// Position of the first token of a step: uniform, 16 bytes.
-    step: Buffer,
-    /// Tokens of a prefill step.
-    tokens: Buffer,
-    /// The token that a decode step takes, and that the greedy one leaves.
-    next: Buffer,
-    /// Logits of the last token, `(V,)`.
-    logits: Buffer,
-    values: Buffer,
-    ids: Buffer,
-    penalised: Buffer,
-}
-
-/// Recordings that were made ready.
-#[derive(Default)]
-struct Steps {
-    /// By number of tokens, and whether the last token's logits are computed.
-    prefill: HashMap<(usize, bool), Prepared>,
-    greedy: Option<Prepared>,
-    decode: Option<Prepared>,
-    argmax: Option<Prepared>,
-    top_k: HashMap<usize, Prepared>,
 }
 
 impl Session {
-    /// Puts a model onto a device.
+    /// Puts a model onto the devices of `world`'s ranks; [`World::single`] is one device.
     ///
     /// `progress` may end the loading by breaking.
     ///
     /// # Errors
     ///
     /// [`Error::Format`] for tensors that are missing or misshapen, [`Error::Invalid`] for a
-    /// context that the model does not allow, [`Error::OutOfMemory`], [`Error::Cancelled`].
+    /// context that the model does not allow or that cannot be split, [`Error::OutOfMemory`],
+    /// [`Error::Cancelled`].
     pub async fn load(
         files: ModelFiles,
-        device: Rc<dyn Device>,
+        world: World,
         options: SessionOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Session> {
-        let config = &files.config;
-        let max = config.max_position_embeddings;
-        let context = options.context_length.unwrap_or(max.min(DEFAULT_CONTEXT));
-        if context == 0 || context > max {
-            return Err(Error::Invalid(format!(
-                "context of {context} tokens, this model allows 1 to {max}"
-            )));
-        }
         if let Some(tokenizer) = &files.tokenizer
-            && tokenizer.vocab_size() > config.vocab_size
+            && tokenizer.vocab_size() > files.config.vocab_size
         {
             return Err(Error::format(
                 files.name(),
                 format_args!(
                     "tokenizer has {} tokens, the embedding {} rows",
                     tokenizer.vocab_size(),
-                    config.vocab_size
+                    files.config.vocab_size
                 ),
             ));
         }
-        let model = {
-            let mut report = |done, total| match progress(Progress {
-                phase: Phase::Upload,
-                done,
-                total,
-            }) {
-                ControlFlow::Continue(()) => Ok(()),
-                ControlFlow::Break(()) => Err(Error::Cancelled),
-            };
-            let mut loader = Loader::new(&files, device.as_ref(), &mut report);
-            models::load(&mut loader, context).await?
-        };
-        let cache = KvCache::new(device.as_ref(), model.config(), context, options.kv).await?;
-        let vocab = model.config().vocab_size;
-        let chunk = options.prefill_chunk.clamp(1, context);
-        let buffers = Buffers {
-            step: device.alloc(16, "step").await?,
-            tokens: device.alloc(4 * chunk as u64, "tokens").await?,
-            next: device.alloc(16, "next token").await?,
-            logits: device.alloc(4 * vocab as u64, "logits").await?,
-            values: device.alloc(4 * MOST_TOP_K as u64, "top-k values").await?,
-            ids: device.alloc(4 * MOST_TOP_K as u64, "top-k ids").await?,
-            penalised: device.alloc(4 * vocab as u64, "penalised tokens").await?,
-        };
-        let mut session = Session {
-            device,
-            model,
+        let ranks = Ranks::load(&files, world, &options, progress).await?;
+        Ok(Session {
+            ranks,
             tokenizer: files.tokenizer.map(Rc::new),
             template: files.template,
-            cache,
             past: Vec::new(),
-            chunk,
-            buffers,
-            steps: Steps::default(),
-        };
-        session.compile(progress).await?;
-        Ok(session)
+        })
     }
 
-    /// Compiles the kernels that every answer needs, so that the first one does not wait.
-    async fn compile(
-        &mut self,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<()> {
-        for done in 0..=2 {
-            let phase = Phase::Compile;
-            if progress(Progress {
-                phase,
-                done,
-                total: 2,
-            })
-            .is_break()
-            {
-                return Err(Error::Cancelled);
-            }
-            match done {
-                0 => {
-                    self.greedy().await?;
-                }
-                1 => {
-                    self.prefill_step(self.chunk, true).await?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The device it runs on.
+    /// The device of the first rank.
     pub fn device(&self) -> &dyn Device {
-        self.device.as_ref()
+        self.ranks.world().device(0).as_ref()
+    }
+
+    /// The ranks, their devices, and what they have told each other.
+    pub fn world(&self) -> &World {
+        self.ranks.world()
+    }
+
+    /// What each rank of this process holds.
+    pub fn shards(&self) -> Vec<ShardInfo> {
+        self.ranks.shards()
     }
 
     /// Shapes and constants of the model.
     pub fn config(&self) -> &ModelConfig {
-        self.model.config()
+        self.ranks.config()
     }
 
     /// The tokenizer, if the model's files have one.
@@ -316,7 +230,7 @@ impl Session {
 
     /// S: tokens of context.
     pub fn context_length(&self) -> usize {
-        self.cache.capacity()
+        self.ranks.context()
     }
 
     /// Tokens whose keys and values are in the cache.
@@ -399,7 +313,7 @@ impl Session {
                     tail = decoder.finish();
                     break 'stop StopReason::Length;
                 }
-                if self.past.len() >= self.cache.capacity() {
+                if self.past.len() >= self.ranks.context() {
                     tail = decoder.finish();
                     break 'stop StopReason::Context;
                 }
@@ -434,10 +348,10 @@ impl Session {
                 "token {id} is not in the vocabulary of {vocab}"
             )));
         }
-        if prompt.len() > self.cache.capacity() {
+        if prompt.len() > self.ranks.context() {
             return Err(Error::ContextExceeded {
                 prompt: prompt.len(),
-                context: self.cache.capacity(),
+                context: self.ranks.context(),
                 max: self.config().max_position_embeddings,
             });
         }
@@ -468,16 +382,10 @@ impl Session {
             if done == total {
                 return Ok(ControlFlow::Continue(()));
             }
-            let n = self.chunk.min(total - done);
+            let n = self.ranks.chunk().min(total - done);
             let chunk = &prompt[done..done + n];
-            self.set_position(done)?;
-            let bytes = bytemuck::cast_slice(chunk);
-            self.device.write(&self.buffers.tokens, 0, bytes)?;
-            let step = self.prefill_step(n, done + n == total).await?;
-            self.device.run(&step)?;
+            self.ranks.prefill(chunk, done, done + n == total).await?;
             self.past.extend_from_slice(chunk);
-            // Wait, so that cancelling works and submits stay short.
-            self.device.flush().await?;
         }
     }
 
@@ -489,15 +397,12 @@ impl Session {
         sampler: &mut Sampler,
         sampling: &Sampling,
     ) -> Result<u32> {
-        self.set_position(self.past.len())?;
-        let step = if device_picks {
-            self.greedy().await?
+        let position = self.past.len();
+        if device_picks {
+            self.ranks.greedy(position).await?;
         } else {
-            self.device
-                .write(&self.buffers.next, 0, &id.to_le_bytes())?;
-            self.decode_step().await?
-        };
-        self.device.run(&step)?;
+            self.ranks.decode(id, position).await?;
+        }
         self.past.push(id);
         if device_picks {
             self.read_next().await
@@ -506,34 +411,21 @@ impl Session {
         }
     }
 
-    fn set_position(&self, position: usize) -> Result<()> {
-        let bytes = (position as u32).to_le_bytes();
-        self.device.write(&self.buffers.step, 0, &bytes)
-    }
-
-    /// The largest logit's token, found on the device and left in `next`.
+    /// The largest logit's token, found on the device.
     async fn pick_greedy(&mut self) -> Result<u32> {
-        if self.steps.argmax.is_none() {
-            let mut r = Recording::new();
-            r.argmax(&self.logits_tensor(), &self.next_tensor())?;
-            self.steps.argmax = Some(self.device.prepare(&r).await?);
-        }
-        if let Some(step) = &self.steps.argmax {
-            self.device.run(step)?;
-        }
+        self.ranks.argmax().await?;
         self.read_next().await
     }
 
     async fn read_next(&self) -> Result<u32> {
-        let bytes = self.device.read(&self.buffers.next, 0, 4).await?;
-        match words(&bytes)[..] {
-            [u32::MAX] | [] => Err(Error::Numeric(format!(
+        let id = self.ranks.read_next().await?;
+        id.ok_or_else(|| {
+            Error::Numeric(format!(
                 "the model gave logits that are not numbers at position {}; try another device \
                  or an f32 cache",
                 self.past.len()
-            ))),
-            [id, ..] => Ok(id),
-        }
+            ))
+        })
     }
 
     /// Penalty and top-k on the device, the rest here.
@@ -543,13 +435,7 @@ impl Session {
             let mut ids = self.past[from..].to_vec();
             ids.sort_unstable();
             ids.dedup();
-            let bytes = bytemuck::cast_slice(&ids);
-            self.device.write(&self.buffers.penalised, 0, bytes)?;
-            let mut r = Recording::new();
-            let tensor = Tensor::of(self.buffers.penalised.clone(), DType::U32, &[ids.len()]);
-            r.repeat_penalty(&tensor, &self.logits_tensor(), sampling.repeat_penalty)?;
-            let step = self.device.prepare(&r).await?;
-            self.device.run(&step)?;
+            self.ranks.penalise(&ids, sampling.repeat_penalty).await?;
         }
         let vocab = self.config().vocab_size;
         let k = match sampling.top_k {
@@ -558,30 +444,11 @@ impl Session {
             k => k.min(vocab),
         };
         let mut found = if k <= MOST_TOP_K {
-            self.read_top_k(k).await?
+            self.ranks.top_k(k).await?
         } else {
-            let bytes = 4 * vocab as u64;
-            let bytes = self.device.read(&self.buffers.logits, 0, bytes).await?;
-            candidates(&floats(&bytes))
+            candidates(&self.ranks.logits().await?)
         };
         sampler.choose(&mut found)
-    }
-
-    async fn read_top_k(&mut self, k: usize) -> Result<Vec<Candidate>> {
-        if !self.steps.top_k.contains_key(&k) {
-            let mut r = Recording::new();
-            let values = Tensor::of(self.buffers.values.clone(), DType::F32, &[k]);
-            let ids = Tensor::of(self.buffers.ids.clone(), DType::U32, &[k]);
-            r.top_k(&self.logits_tensor(), &values, &ids)?;
-            let step = self.device.prepare(&r).await?;
-            self.steps.top_k.insert(k, step);
-        }
-        self.device.run(&self.steps.top_k[&k])?;
-        let bytes = 4 * k as u64;
-        let values = self.device.read(&self.buffers.values, 0, bytes).await?;
-        let ids = self.device.read(&self.buffers.ids, 0, bytes).await?;
-        let pairs = floats(&values).into_iter().zip(words(&ids));
-        Ok(pairs.map(|(logit, id)| Candidate { id, logit }).collect())
     }
 
     /// Logits after `tokens`: of the last position `(V,)`, or of all `(T, V)`. Forgets the
@@ -596,101 +463,14 @@ impl Session {
         if !all {
             let quiet = &mut |_: Event<'_>| ControlFlow::Continue(());
             let _ = self.prefill(tokens, quiet).await?;
-            let bytes = 4 * self.config().vocab_size as u64;
-            let bytes = self.device.read(&self.buffers.logits, 0, bytes).await?;
-            return Ok(floats(&bytes));
+            return self.ranks.logits().await;
         }
-        let vocab = self.config().vocab_size;
-        let mut found = Vec::with_capacity(tokens.len() * vocab);
-        for chunk in tokens.chunks(LOGIT_ROWS.min(self.chunk)) {
-            self.set_position(self.past.len())?;
-            let bytes = bytemuck::cast_slice(chunk);
-            self.device.write(&self.buffers.tokens, 0, bytes)?;
-            let mut r = Recording::new();
-            let (model, cache) = (&self.model, &self.cache);
-            let input = self.tokens_tensor(chunk.len());
-            let hidden = model.forward(&mut r, &input, &self.step_tensor(), cache)?;
-            let logits = r.scratch(DType::F32, &[chunk.len(), vocab])?;
-            r.keep(&logits);
-            model.head(&mut r, &hidden, 0, &logits)?;
-            let step = self.device.prepare(&r).await?;
-            self.device.run(&step)?;
-            let buffer = step.tensor(&logits);
-            let buffer = buffer.ok_or_else(|| Error::Invalid("logits were not kept".into()))?;
-            let bytes = 4 * (chunk.len() * vocab) as u64;
-            found.extend(floats(&self.device.read(buffer, 0, bytes).await?));
+        let mut found = Vec::with_capacity(tokens.len() * self.config().vocab_size);
+        for chunk in tokens.chunks(LOGIT_ROWS.min(self.ranks.chunk())) {
+            found.extend(self.ranks.all_logits(chunk, self.past.len()).await?);
             self.past.extend_from_slice(chunk);
         }
         Ok(found)
-    }
-
-    fn step_tensor(&self) -> Tensor {
-        Tensor::of(self.buffers.step.clone(), DType::U32, &[4])
-    }
-
-    fn tokens_tensor(&self, n: usize) -> Tensor {
-        Tensor::of(self.buffers.tokens.clone(), DType::U32, &[n])
-    }
-
-    fn next_tensor(&self) -> Tensor {
-        Tensor::of(self.buffers.next.clone(), DType::U32, &[1])
-    }
-
-    fn logits_tensor(&self) -> Tensor {
-        let vocab = self.config().vocab_size;
-        Tensor::of(self.buffers.logits.clone(), DType::F32, &[1, vocab])
-    }
-
-    /// All layers for `n` tokens, and the last one's logits if asked for.
-    async fn prefill_step(&mut self, n: usize, head: bool) -> Result<Prepared> {
-        if let Some(step) = self.steps.prefill.get(&(n, head)) {
-            return Ok(step.clone());
-        }
-        let mut r = Recording::new();
-        let tokens = self.tokens_tensor(n);
-        let hidden = (self.model).forward(&mut r, &tokens, &self.step_tensor(), &self.cache)?;
-        if head {
-            self.model
-                .head(&mut r, &hidden, n - 1, &self.logits_tensor())?;
-        }
-        let step = self.device.prepare(&r).await?;
-        // Whole chunks come again and again, other lengths rarely.
-        if n == self.chunk {
-            self.steps.prefill.insert((n, head), step.clone());
-        }
-        Ok(step)
-    }
-
-    /// One token from `next`, its logits, and the next token into `next`.
-    async fn greedy(&mut self) -> Result<Prepared> {
-        if let Some(step) = &self.steps.greedy {
-            return Ok(step.clone());
-        }
-        let step = self.one_token(true).await?;
-        self.steps.greedy = Some(step.clone());
-        Ok(step)
-    }
-
-    /// One token from `next` and its logits.
-    async fn decode_step(&mut self) -> Result<Prepared> {
-        if let Some(step) = &self.steps.decode {
-            return Ok(step.clone());
-        }
-        let step = self.one_token(false).await?;
-        self.steps.decode = Some(step.clone());
-        Ok(step)
-    }
-
-    async fn one_token(&self, pick: bool) -> Result<Prepared> {
-        let mut r = Recording::new();
-        let (next, step) = (self.next_tensor(), self.step_tensor());
-        let hidden = self.model.forward(&mut r, &next, &step, &self.cache)?;
-        let logits = self.logits_tensor();
-        self.model.head(&mut r, &hidden, 0, &logits)?;
-        if pick {
-            r.argmax(&logits, &next)?;
-        }
-        self.device.prepare(&r).await
     }
 }
 
@@ -709,12 +489,4 @@ impl<'a> TextOf<'a> {
     fn finish(self) -> String {
         self.0.map(|d| d.finish()).unwrap_or_default()
     }
-}
-
-fn words(bytes: &[u8]) -> Vec<u32> {
-    bytemuck::allocation::pod_collect_to_vec(bytes)
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytemuck::allocation::pod_collect_to_vec(bytes)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use shardlight::comm::{Mesh, Sharding, SplitChoice};
 use shardlight::device::DeviceChoice;
 
 use crate::models::catalogue::DEFAULT;
@@ -54,6 +55,9 @@ pub struct Run {
     /// reads it from there.
     #[arg(value_name = "PROMPT")]
     pub prompt: Vec<String>,
+    /// Answer every line of this file; with --dp, replicas answer side by side.
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub prompts: Option<PathBuf>,
     /// Continue the text as it is, without the model's chat template.
     #[arg(long)]
     pub raw: bool,
@@ -218,6 +222,57 @@ pub struct Device {
     pub device: DeviceChoice,
 }
 
+/// How the model is shared among ranks.
+#[derive(Args, Debug, Clone)]
+pub struct Shards {
+    /// Tensor-parallel ranks: each has a part of every layer.
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tp: u32,
+    /// Pipeline stages: each has some of the layers.
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub pp: u32,
+    /// Replicas of the model, which answer several prompts (`run --prompts`) side by side.
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub dp: u32,
+    /// Sequence parallelism: tensor-parallel ranks share norms and residuals by tokens.
+    #[arg(long)]
+    pub sp: bool,
+    /// Devices of the ranks, such as gpu:0,gpu:1,cpu; fewer than ranks are given to them in turn, so that
+    /// one is shared.
+    #[arg(
+        long,
+        value_name = "DEVICES",
+        value_delimiter = ',',
+        conflicts_with = "device"
+    )]
+    pub devices: Vec<DeviceChoice>,
+    /// Shares of the tensor-parallel ranks: `even`, `auto` (a short measurement of each device) or numbers
+    /// like 0.7,0.3.
+    #[arg(long, value_name = "SHARES", default_value = "even")]
+    pub split: SplitChoice,
+}
+
+impl Shards {
+    /// The core's words; `device` is what `--device` says.
+    pub fn sharding(&self, device: &DeviceChoice) -> Sharding {
+        let mesh = Mesh {
+            tp: self.tp as usize,
+            pp: self.pp as usize,
+            dp: self.dp as usize,
+            ..Mesh::default()
+        };
+        Sharding {
+            mesh,
+            sequence_parallel: self.sp,
+            split: self.split.clone(),
+            devices: match self.devices.is_empty() {
+                true => vec![device.clone()],
+                false => self.devices.clone(),
+            },
+        }
+    }
+}
+
 /// Which model, where it runs and how much it remembers.
 #[derive(Args, Debug, Clone)]
 pub struct Model {
@@ -225,6 +280,8 @@ pub struct Model {
     pub name: ModelName,
     #[command(flatten)]
     pub device: Device,
+    #[command(flatten)]
+    pub shards: Shards,
     /// Context length in tokens [default: the model's, within reason].
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use shardlight::builtin::{self, TINY_NAME};
-use shardlight::device::{self, Device};
 use shardlight::kv_cache::KvDType;
 use shardlight::session::{Progress, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 
 use crate::cli::{Kv, Model};
+use crate::exit::usage;
 use crate::models::{self, CATALOGUE, catalogue};
 use crate::source::MmapSource;
 use crate::ui::Ui;
@@ -169,11 +169,27 @@ pub fn open(name: &str, ui: Ui) -> anyhow::Result<ModelFiles> {
     Ok(pollster::block_on(ModelFiles::open(sources))?)
 }
 
-/// A session, the device it runs on, and how long that took.
+/// A session, and how long it took to load.
 pub struct Loaded {
     pub session: Session,
-    pub device: Rc<dyn Device>,
     pub load: Duration,
+}
+
+impl Loaded {
+    /// The devices of its ranks, in words.
+    pub fn device(&self) -> String {
+        let world = self.session.world();
+        let names: Vec<_> = world
+            .devices()
+            .iter()
+            .map(|d| d.info().to_string())
+            .collect();
+        let names = names.join(" + ");
+        match world.ranks() {
+            [_] => names,
+            ranks => format!("{} on {names}", ranks[0].mesh),
+        }
+    }
 }
 
 /// Loads the model that `args` names. Fetching it does not count as loading.
@@ -181,11 +197,24 @@ pub fn load(args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
     session(open(&args.name.model, ui)?, args, ui)
 }
 
-/// Puts a model whose headers were read onto the device that `args` asks for.
+/// Puts a model whose headers were read onto the devices that `args` asks for.
 pub fn session(files: ModelFiles, args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
+    if args.shards.dp > 1 {
+        return Err(usage(format!(
+            "--dp {}: replicas answer several prompts; give them with `run --prompts FILE`",
+            args.shards.dp
+        )));
+    }
+    replica(files, args, 0, ui)
+}
+
+/// The same for one of the data-parallel replicas.
+pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyhow::Result<Loaded> {
     let begin = Instant::now();
-    let (device, reason) = pollster::block_on(device::open_with_reason(&args.device.device))?;
-    if let Some(reason) = reason {
+    let sharding = args.shards.sharding(&args.device.device);
+    let clock = move || begin.elapsed().as_secs_f64();
+    let opened = pollster::block_on(sharding.open(replica, &clock, &|device| device))?;
+    if let Some(reason) = opened.no_gpu {
         ui.aside(format_args!("no GPU: {reason}; running on the CPU"));
     }
     let options = SessionOptions {
@@ -203,16 +232,10 @@ pub fn session(files: ModelFiles, args: &Model, ui: Ui) -> anyhow::Result<Loaded
         bar.set_position(progress.done);
         ControlFlow::Continue(())
     };
-    let session = pollster::block_on(Session::load(
-        files,
-        Rc::clone(&device),
-        options,
-        &mut report,
-    ));
+    let session = pollster::block_on(Session::load(files, opened.world, options, &mut report));
     bar.finish_and_clear();
     Ok(Loaded {
         session: session?,
-        device,
         load: begin.elapsed(),
     })
 }

@@ -1,5 +1,7 @@
 //! What the tests share: devices to test on, model files, recorded results.
 
+pub mod golden;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;

@@ -94,7 +94,7 @@ impl Device for Remote {
         Box::pin(async { Err(Error::Invalid("this device only takes".into())) })
     }
 
-    fn run(&self, _: &Prepared) -> Result<()> {
+    fn run_segment(&self, _: &Prepared, _: usize) -> Result<()> {
         Err(Error::Invalid("this device only takes".into()))
     }
 }
@@ -239,7 +239,7 @@ fn loading_keeps_host_memory_below_64_mib() {
     let (bytes, header) = (source.len, source.header.len());
     assert!(bytes > 400 << 20, "{bytes} bytes");
     let source: Rc<dyn WeightSource> = Rc::new(source);
-    let device = remote();
+    let device = Rc::new(remote());
     // Threads and their memory are there once, not for each model.
     shardlight::device::cpu::for_each_chunk(&mut [0u8; 64], 1, |_, _| {});
 
@@ -253,7 +253,7 @@ fn loading_keeps_host_memory_below_64_mib() {
         assert!(done <= total);
         Ok(())
     };
-    let mut loader = Loader::new(&files, &device, &mut progress);
+    let mut loader = Loader::new(&files, Rc::clone(&device) as Rc<dyn Device>, &mut progress);
     let model = pollster::block_on(models::load(&mut loader, CONTEXT as usize)).expect("loads");
     let peak = MEMORY.peak_usage() - before;
     println!(

@@ -45,7 +45,7 @@ async fn run(
     let mut r = Recording::new();
     let y = r.quantized_linear(&x, linear, activations)?;
     r.keep(&y);
-    let kernels = r.dispatches().iter().map(|d| d.kernel.name).collect();
+    let kernels = r.dispatches().map(|d| d.kernel.name).collect();
     let prepared = device.prepare(&r).await?;
     device.run(&prepared)?;
     let buffer = prepared.tensor(&y).expect("y was computed");

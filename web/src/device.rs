@@ -67,7 +67,7 @@ impl Device for Yielding {
         self.0.prepare(recording)
     }
 
-    fn run(&self, prepared: &Prepared) -> Result<()> {
-        self.0.run(prepared)
+    fn run_segment(&self, prepared: &Prepared, segment: usize) -> Result<()> {
+        self.0.run_segment(prepared, segment)
     }
 }

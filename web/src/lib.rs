@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use js_sys::Function;
 use serde::Serialize;
 use shardlight::chat::{Message, Options};
+use shardlight::comm::Opened;
 use shardlight::session::{Event, Phase, Session};
 use shardlight::tokenizer::Tokenizer;
 use shardlight::weights::ModelFiles;
@@ -52,7 +53,9 @@ pub async fn devices() -> Result<JsValue, JsError> {
 /// Puts a model onto a device.
 ///
 /// `source` is `"builtin:tiny"`, `"opfs:NAME"`, an address, a `File` or `Blob`, bytes, or an array of these.
-/// `options` may have `device` (`auto`, `cpu`, `gpu`), `contextLength`, `kv` (`f16`, `f32`) and `prefillChunk`.
+/// `options` may have `device` (`auto`, `cpu`, `gpu`), `contextLength`, `kv` (`f16`, `f32`, `q8_0`), `prefillChunk`, and
+/// for shards `tp`, `pp`, `sequenceParallel`, `devices` (names, given to the ranks in turn) and `split` (`even`, `auto`
+/// or a share for each rank).
 /// `on_progress(phase, done, total)` is told how far `upload` (bytes) and `compile` are; it returns `true` to stop.
 ///
 /// # Errors
@@ -65,15 +68,15 @@ pub async fn load(
     on_progress: Option<Function>,
 ) -> Result<WebSession, JsError> {
     let options: Load = options_from_js(&options)?;
-    let choice = options.device()?;
+    let sharding = options.sharding()?;
     let begin = browser::milliseconds();
     let files = ModelFiles::open(source::sources(&source).await?).await?;
     let name = files.name().to_string();
-    let (device, no_gpu) = shardlight::device::open_with_reason(&choice).await?;
-    let device = device::yielding(device);
+    let seconds = || browser::milliseconds() / 1e3;
+    let Opened { world, no_gpu } = sharding.open(0, &seconds, &device::yielding).await?;
     let session = options.session();
     let mut thrown = None;
-    let loaded = Session::load(files, device, session, &mut |progress| {
+    let loaded = Session::load(files, world, session, &mut |progress| {
         let Some(function) = &on_progress else {
             return ControlFlow::Continue(());
         };

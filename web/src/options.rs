@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shardlight::chat::Message;
+use shardlight::comm::{Mesh, Sharding, SplitChoice};
 use shardlight::device::{DeviceChoice, DeviceInfo};
 use shardlight::kv_cache::KvDType;
 use shardlight::sampler::Sampling;
@@ -17,6 +18,11 @@ use crate::browser;
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Load {
     device: Option<String>,
+    tp: Option<usize>,
+    pp: Option<usize>,
+    sequence_parallel: bool,
+    split: Option<SplitOption>,
+    devices: Vec<String>,
     context_length: Option<usize>,
     kv: Option<Kv>,
     prefill_chunk: Option<usize>,
@@ -31,9 +37,41 @@ enum Kv {
     Q8_0,
 }
 
+/// `"even"`, `"auto"`, or a share for each rank.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum SplitOption {
+    Name(String),
+    Shares(Vec<f64>),
+}
+
 impl Load {
+    /// The one device of an operator.
     pub fn device(&self) -> Result<DeviceChoice> {
         self.device.as_deref().unwrap_or("auto").parse()
+    }
+
+    /// How the model is shared among ranks, and on which devices.
+    pub fn sharding(&self) -> Result<Sharding> {
+        let device = self.device.as_deref().unwrap_or("auto");
+        let names: Vec<&str> = match &self.devices[..] {
+            [] => vec![device],
+            names => names.iter().map(String::as_str).collect(),
+        };
+        Ok(Sharding {
+            mesh: Mesh {
+                tp: self.tp.unwrap_or(1),
+                pp: self.pp.unwrap_or(1),
+                ..Mesh::default()
+            },
+            sequence_parallel: self.sequence_parallel,
+            split: match &self.split {
+                None => SplitChoice::Even,
+                Some(SplitOption::Name(name)) => name.parse()?,
+                Some(SplitOption::Shares(shares)) => SplitChoice::Of(shares.clone()),
+            },
+            devices: names.into_iter().map(str::parse).collect::<Result<_>>()?,
+        })
     }
 
     pub fn session(&self) -> SessionOptions {

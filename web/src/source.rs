@@ -19,7 +19,8 @@ use web_sys::{
 
 use crate::browser;
 
-/// Least bytes asked of a server at once: headers are read in small steps.
+/// Least bytes asked of a server at once: headers are read in small steps. Also what is read in the time of
+/// one more request, or of one more slice of a file.
 const READ_AHEAD: u64 = 1 << 20;
 
 /// The sources that a JavaScript value means: `"builtin:tiny"`, `"opfs:NAME"`, an address, a `File` or `Blob`,
@@ -80,6 +81,10 @@ impl WeightSource for BlobSource {
 
     fn len(&self) -> u64 {
         self.blob.size() as u64
+    }
+
+    fn seek_bytes(&self) -> u64 {
+        READ_AHEAD
     }
 
     fn read<'a>(&'a self, offset: u64, out: &'a mut [u8]) -> LocalFuture<'a, Result<()>> {
@@ -161,6 +166,10 @@ impl WeightSource for HttpRangeSource {
 
     fn len(&self) -> u64 {
         self.len
+    }
+
+    fn seek_bytes(&self) -> u64 {
+        READ_AHEAD
     }
 
     fn read<'a>(&'a self, offset: u64, out: &'a mut [u8]) -> LocalFuture<'a, Result<()>> {

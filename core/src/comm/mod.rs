@@ -7,8 +7,11 @@
 
 pub mod host;
 mod local;
+pub mod lower;
 mod mesh;
 mod placement;
+mod sharding;
+mod world;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,6 +24,8 @@ use crate::{Error, Result};
 pub use local::LocalComm;
 pub use mesh::{Axis, Coordinate, Group, Mesh};
 pub use placement::{Heads, Placement};
+pub use sharding::{Opened, Sharding, SplitChoice, speed};
+pub use world::{Program, World};
 
 /// How elements of several ranks become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

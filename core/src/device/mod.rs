@@ -125,6 +125,11 @@ impl Buffer {
         self.bytes
     }
 
+    /// Tells buffers apart.
+    pub(crate) fn address(&self) -> usize {
+        Rc::as_ptr(&self.inner).cast::<()>().addr()
+    }
+
     /// The device's own object, if it is of this type.
     pub fn downcast<T: Any>(&self) -> Option<&T> {
         self.inner.downcast_ref()
@@ -143,15 +148,23 @@ impl fmt::Debug for Buffer {
 pub struct Prepared {
     inner: Rc<dyn Any>,
     scratch: Vec<Buffer>,
+    segments: usize,
 }
 
 impl Prepared {
-    /// Wraps a device's own object; `scratch` is the recording's scratch memory in its order.
-    pub fn new(inner: impl Any, scratch: Vec<Buffer>) -> Self {
+    /// Wraps a device's own object; `scratch` is the recording's scratch memory in its order, `segments`
+    /// the number of its [segments](Recording::segments).
+    pub fn new(inner: impl Any, scratch: Vec<Buffer>, segments: usize) -> Self {
         Prepared {
             inner: Rc::new(inner),
             scratch,
+            segments,
         }
+    }
+
+    /// Number of segments between collectives.
+    pub fn segments(&self) -> usize {
+        self.segments
     }
 
     /// The device's own object, if it is of this type.
@@ -224,10 +237,29 @@ pub trait Device {
     /// [`crate::Error::Device`] when a kernel does not compile, [`crate::Error::OutOfMemory`].
     fn prepare<'a>(&'a self, recording: &'a Recording) -> LocalFuture<'a, Result<Prepared>>;
 
-    /// Queues one run.
+    /// Queues one run of a segment.
     ///
     /// # Errors
     ///
     /// [`crate::Error::DeviceLost`].
-    fn run(&self, prepared: &Prepared) -> Result<()>;
+    fn run_segment(&self, prepared: &Prepared, segment: usize) -> Result<()>;
+
+    /// Queues one run of a recording without collectives.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] when it has some: those need a [`World`](crate::comm::World).
+    fn run(&self, prepared: &Prepared) -> Result<()> {
+        if prepared.segments() != 1 {
+            return Err(crate::Error::Invalid(
+                "a recording with collectives runs in a World".into(),
+            ));
+        }
+        self.run_segment(prepared, 0)
+    }
+
+    /// Does it keep what is written? A device that only counts does not, and weights are then not read.
+    fn takes_data(&self) -> bool {
+        true
+    }
 }

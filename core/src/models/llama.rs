@@ -1,8 +1,12 @@
 //! Llama (arXiv:2302.13971) and what is shaped like it: Llama 2 and 3, SmolLM2, Mistral without a
 //! sliding window.
 
-use super::{Family, Model, ModelConfig};
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::{Family, Model, ModelConfig, Share};
 use crate::Result;
+use crate::comm::Placement;
 use crate::kv_cache::KvCache;
 use crate::nn::{Attention, Embedding, GatedMlp, Linear, RmsNorm, Rope};
 use crate::recording::Recording;
@@ -73,11 +77,15 @@ pub static FAMILY: Family = Family {
 
 struct Llama {
     config: ModelConfig,
-    embedding: Embedding,
+    placement: Rc<Placement>,
+    share: Share,
+    /// On the first stage.
+    embedding: Option<Embedding>,
     rope: Rope,
+    /// Of this stage.
     layers: Vec<Layer>,
-    norm: RmsNorm,
-    output: Linear,
+    /// On the last stage: the last norm and the output layer.
+    head: Option<(RmsNorm, Linear)>,
 }
 
 struct Layer {
@@ -93,46 +101,82 @@ struct Layer {
 
 async fn load(loader: &mut Loader<'_>, context: usize) -> Result<Box<dyn Model>> {
     let config = loader.files().config.clone();
-    let (c, f) = (config.hidden_size, config.intermediate_size);
-    let q = config.num_attention_heads * config.head_dim;
-    let kv = config.num_key_value_heads * config.head_dim;
+    let placement = Rc::clone(loader.placement());
+    let (c, f, d) = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.head_dim,
+    );
+    let (h, kv) = (config.num_attention_heads, config.num_key_value_heads);
     let eps = config.rms_norm_eps;
+    let block = loader.block("blk.0.attn_output.weight")?;
+    let heads = placement.heads(h, kv, d, block)?;
+    let channels = |heads: &Range<usize>| heads.start * d..heads.end * d;
+    let (held_q, held_kv) = (channels(&heads.q), channels(&heads.kv));
 
-    let embedding = Embedding::load(loader, "token_embd.weight", config.vocab_size, c).await?;
+    let tied = !loader.files().has("output.weight");
+    let mut embedding = None;
+    if placement.is_first_stage() || (tied && placement.is_last_stage()) {
+        let name = "token_embd.weight";
+        embedding = Some(Embedding::load(loader, name, config.vocab_size, c).await?);
+    }
     let rope = Rope::load(loader, &config.rope, context).await?;
-    let mut layers = Vec::with_capacity(config.num_hidden_layers);
-    for i in 0..config.num_hidden_layers {
+    let stage = placement.layers(config.num_hidden_layers)?;
+    let mut hidden = 0..0;
+    let mut layers = Vec::with_capacity(stage.len());
+    for i in stage.clone() {
         let name = |part: &str| format!("blk.{i}.{part}");
+        let (q, k, v) = (name("attn_q"), name("attn_k"), name("attn_v"));
+        let mlp = GatedMlp::load(loader, &format!("blk.{i}"), c, f, config.hidden_act).await?;
+        hidden = mlp.held().clone();
         layers.push(Layer {
             attn_norm: RmsNorm::load(loader, &name("attn_norm"), c, eps).await?,
-            q: Linear::load(loader, &name("attn_q"), q, c).await?,
-            k: Linear::load(loader, &name("attn_k"), kv, c).await?,
-            v: Linear::load(loader, &name("attn_v"), kv, c).await?,
-            attention: Attention::new(&config, i),
-            o: Linear::load(loader, &name("attn_output"), c, q).await?,
+            q: Linear::load_column(loader, &q, h * d, c, held_q.clone()).await?,
+            k: Linear::load_column(loader, &k, kv * d, c, held_kv.clone()).await?,
+            v: Linear::load_column(loader, &v, kv * d, c, held_kv.clone()).await?,
+            attention: Attention::new(heads.clone(), d, i - stage.start),
+            o: Linear::load_row(loader, &name("attn_output"), c, h * d, held_q.clone()).await?,
             ffn_norm: RmsNorm::load(loader, &name("ffn_norm"), c, eps).await?,
-            mlp: GatedMlp::load(loader, &format!("blk.{i}"), c, f, config.hidden_act).await?,
+            mlp,
         });
     }
-    let norm = RmsNorm::load(loader, "output_norm", c, eps).await?;
-    let output = if loader.files().has("output.weight") {
-        Linear::load(loader, "output", config.vocab_size, c).await?
-    } else {
-        embedding.tied()
+    let share = Share {
+        layers: stage,
+        heads: heads.q,
+        kv_heads: heads.kv,
+        hidden,
+        vocab: placement.vocab(config.vocab_size)?,
     };
+    let mut head = None;
+    if placement.is_last_stage() {
+        let norm = RmsNorm::load(loader, "output_norm", c, eps).await?;
+        let output = match &embedding {
+            Some(embedding) if tied => embedding.tied(),
+            _ => {
+                let rows = share.vocab.clone();
+                Linear::load_column(loader, "output", config.vocab_size, c, rows).await?
+            }
+        };
+        head = Some((norm, output));
+    }
     Ok(Box::new(Llama {
+        embedding: embedding.filter(|_| placement.is_first_stage()),
         config,
-        embedding,
+        placement,
+        share,
         rope,
         layers,
-        norm,
-        output,
+        head,
     }))
 }
 
 impl Model for Llama {
     fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    fn share(&self) -> &Share {
+        &self.share
     }
 
     fn forward(
@@ -142,9 +186,14 @@ impl Model for Llama {
         step: &Tensor,
         cache: &KvCache,
     ) -> Result<Tensor> {
-        let mut x = r.embedding(tokens, &self.embedding)?;
+        let count = tokens.len();
+        let mut x = match &self.embedding {
+            Some(embedding) => r.embedding(tokens, embedding)?,
+            None => r.receive_hidden(count, self.config.hidden_size)?,
+        };
         for layer in &self.layers {
             let h = r.rms_norm(&x, &layer.attn_norm)?;
+            let h = r.gather_tokens(&h, count)?;
             let q = r.linear(&h, &layer.q)?;
             let k = r.linear(&h, &layer.k)?;
             let v = r.linear(&h, &layer.v)?;
@@ -153,9 +202,14 @@ impl Model for Llama {
             let a = r.attention([&q, &k, &v], &layer.attention, step, cache)?;
             x = r.linear_residual(&a, &layer.o, &x)?;
             let h = r.rms_norm(&x, &layer.ffn_norm)?;
+            let h = r.gather_tokens(&h, count)?;
             let f = r.gated_hidden(&h, &layer.mlp)?;
             x = r.linear_residual(&f, &layer.mlp.down, &x)?;
         }
+        if self.placement.is_last_stage() {
+            return r.gather_tokens(&x, count);
+        }
+        r.send_hidden(&x)?;
         Ok(x)
     }
 
@@ -166,7 +220,10 @@ impl Model for Llama {
         first: usize,
         logits: &Tensor,
     ) -> Result<()> {
-        let h = r.rms_norm_rows(hidden, &self.norm, first, logits.rows())?;
-        r.linear_into(&h, &self.output, None, logits)
+        let Some((norm, output)) = &self.head else {
+            return Ok(());
+        };
+        let h = r.rms_norm_rows(hidden, norm, first, logits.rows())?;
+        r.linear_into(&h, output, logits)
     }
 }

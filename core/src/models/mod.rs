@@ -5,10 +5,11 @@ pub mod eeg;
 mod llama;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{CacheShape, KvCache};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 use crate::weights::gguf::Metadata;
@@ -18,13 +19,41 @@ use crate::{Error, Result};
 
 pub use config::{ModelConfig, RopeConfig, RopeScaling, yarn_attention_factor};
 
-/// A decoder whose weights are on a device.
+/// What of a model a rank holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Layers.
+    pub layers: Range<usize>,
+    /// Query heads of each.
+    pub heads: Range<usize>,
+    /// Key/value heads of each.
+    pub kv_heads: Range<usize>,
+    /// Hidden channels of each feed-forward block.
+    pub hidden: Range<usize>,
+    /// Rows of the embedding and of the output layer.
+    pub vocab: Range<usize>,
+}
+
+/// A rank's part of a decoder, its weights on a device.
 pub trait Model {
-    /// Shapes and constants.
+    /// Shapes and constants of the whole model.
     fn config(&self) -> &ModelConfig;
 
-    /// Records all layers for the tokens `(T,)` at the positions that `step` says; gives the
-    /// residual stream `(T, C)` before the last norm.
+    /// What of it this rank holds.
+    fn share(&self) -> &Share;
+
+    /// What of keys and values this rank keeps.
+    fn cache_shape(&self) -> CacheShape {
+        CacheShape {
+            layers: self.share().layers.len(),
+            kv_heads: self.share().kv_heads.len(),
+            head_size: self.config().head_dim,
+        }
+    }
+
+    /// Records this rank's layers for the tokens `(T,)` at the positions that `step` says; gives the
+    /// residual stream `(T, C)` before the last norm. Stages but the first receive it, stages but the
+    /// last send it.
     ///
     /// # Errors
     ///
@@ -38,7 +67,8 @@ pub trait Model {
     ) -> Result<Tensor>;
 
     /// Records the last norm and the output layer for the rows `first ..` of `hidden`, as many as
-    /// `logits` `(rows, V)` has.
+    /// `logits` `(rows, V)` has, where V are this rank's rows of the vocabulary. Nothing on stages but
+    /// the last.
     ///
     /// # Errors
     ///
@@ -125,7 +155,8 @@ pub fn config_from_json(file: &str, json: &Value) -> Result<(ModelConfig, &'stat
     Ok((config, family))
 }
 
-/// Loads the model that the loader's files describe, for contexts up to `context` tokens.
+/// Loads the part of the loader's rank of the model that its files describe, for contexts up to
+/// `context` tokens.
 ///
 /// # Errors
 ///

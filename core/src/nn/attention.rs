@@ -1,9 +1,10 @@
 //! Rotary position embedding and attention over a cache.
 
+use crate::comm::Heads;
 use crate::kernels::attention_rules::Rules;
 use crate::kernels::{attention, kv_append, rope};
 use crate::kv_cache::KvCache;
-use crate::models::{ModelConfig, RopeConfig, RopeScaling};
+use crate::models::{RopeConfig, RopeScaling};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 use crate::weights::Loader;
@@ -44,7 +45,7 @@ impl Rope {
             .step_by(step)
             .map(|first| config.table(first..positions.min(first + step)));
         Ok(Rope {
-            table: loader.upload("rope", &shape, pieces).await?,
+            table: loader.table("rope", &shape, pieces).await?,
             dims: config.dims,
             adjacent: config.adjacent,
         })
@@ -53,9 +54,9 @@ impl Rope {
 
 /// Attention with grouped key/value heads (arXiv:2305.13245) over a layer's cache.
 pub struct Attention {
+    /// Place of the layer in the cache.
     layer: usize,
-    heads: usize,
-    kv_heads: usize,
+    heads: Heads,
     head_size: usize,
     scale: f32,
     rules: Rules,
@@ -64,14 +65,14 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Causal attention of layer `layer`, scaled by `1 / sqrt(D)`.
-    pub fn new(config: &ModelConfig, layer: usize) -> Self {
+    /// Causal attention of a rank's heads of size `head_size` over layer `layer` of its cache, scaled by
+    /// `1 / sqrt(D)`.
+    pub fn new(heads: Heads, head_size: usize, layer: usize) -> Self {
         Attention {
             layer,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            head_size: config.head_dim,
-            scale: (1.0 / (config.head_dim as f64).sqrt()) as f32,
+            heads,
+            head_size,
+            scale: (1.0 / (head_size as f64).sqrt()) as f32,
             rules: Rules::default(),
             slopes: None,
             sinks: None,
@@ -168,10 +169,11 @@ impl Recording {
         let tokens = q.rows();
         let (k_cache, v_cache) = cache.layer(a.layer);
         let (capacity, kv) = (cache.capacity(), cache.dtype());
+        let (heads, kv_heads) = (a.heads.q.len(), a.heads.kv.len());
         let call = kv_append::Call {
             batch: 1,
             tokens,
-            kv_heads: a.kv_heads,
+            kv_heads,
             head_size: a.head_size,
             v_head_size: a.head_size,
             capacity,
@@ -183,7 +185,7 @@ impl Recording {
             scale: a.scale,
             kv,
             rules: a.rules.clone(),
-            ..attention::Call::causal(tokens, a.heads, a.kv_heads, a.head_size, capacity)
+            ..attention::Call::causal(tokens, heads, kv_heads, a.head_size, capacity)
         };
         let operands = Operands {
             q,
@@ -196,7 +198,7 @@ impl Recording {
             sinks: a.sinks.as_ref(),
         };
         let mut y = self.attend(call, operands)?;
-        y.shape = vec![tokens, a.heads * a.head_size];
+        y.shape = vec![tokens, heads * a.head_size];
         Ok(y)
     }
 

@@ -4,21 +4,48 @@ use super::Linear;
 use crate::kernels::{Params, embedding};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
-use crate::weights::{Loader, Weight};
-use crate::{DType, Result};
+use crate::weights::{Loader, Part, Weight};
+use crate::{DType, Error, Result};
 
-/// A row per token.
+/// A row per token. Ranks may have different rows of it (arXiv:1909.08053, section 3).
 pub struct Embedding {
+    /// `(V, C)`, this rank's rows.
     weight: Weight,
+    /// First of them.
+    first: usize,
+    vocab: usize,
 }
 
 impl Embedding {
     /// A table of this weight, `(V, C)`.
     pub fn new(weight: Weight) -> Self {
-        Embedding { weight }
+        Embedding {
+            first: 0,
+            vocab: weight.rows,
+            weight,
+        }
     }
 
-    /// Loads the tensor `name`, `(V, C)`.
+    /// This rank's rows, from `first` on, of a table of `vocab` rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there are more.
+    pub fn of_rank(weight: Weight, first: usize, vocab: usize) -> Result<Self> {
+        if first + weight.rows > vocab {
+            return Err(Error::Invalid(format!(
+                "embedding: rows {first} + {} of {vocab}",
+                weight.rows
+            )));
+        }
+        Ok(Embedding {
+            weight,
+            first,
+            vocab,
+        })
+    }
+
+    /// Loads this rank's rows of the tensor `name`, `(V, C)`.
     ///
     /// # Errors
     ///
@@ -29,8 +56,12 @@ impl Embedding {
         vocab: usize,
         channels: usize,
     ) -> Result<Self> {
-        let weight = loader.weight(name, vocab, channels).await?;
-        Ok(Embedding::new(weight))
+        let part = Part {
+            rows: loader.placement().vocab(vocab)?,
+            cols: 0..channels,
+        };
+        let weight = loader.part(name, vocab, channels, &part).await?;
+        Embedding::of_rank(weight, part.rows.start, vocab)
     }
 
     /// The output layer of a model that ties it to the embedding.
@@ -40,7 +71,8 @@ impl Embedding {
 }
 
 impl Recording {
-    /// Rows of the tokens `(T,)`: `(T, C)`.
+    /// Rows of the tokens `(T,)`: `(T, C)`, of this rank's tokens in a sequence-parallel step. A rank has
+    /// zeros for tokens whose rows it does not have; ranks sum up.
     ///
     /// # Errors
     ///
@@ -48,16 +80,21 @@ impl Recording {
     pub fn embedding(&mut self, tokens: &Tensor, embedding: &Embedding) -> Result<Tensor> {
         let weight = &embedding.weight;
         let y = self.scratch(DType::F32, &[tokens.len(), weight.cols])?;
-        for slice in &weight.slices {
+        let partial = weight.rows < embedding.vocab;
+        for (i, slice) in weight.slices.iter().enumerate() {
             let params = Params::new()
                 .u32("C", weight.cols as u32)
                 .dtype("W", weight.dtype)
+                .switch("ZERO", partial && i == 0)
                 .u32("T", tokens.len() as u32)
-                .u32("ROW0", slice.first as u32)
+                .u32("ROW0", (embedding.first + slice.first) as u32)
                 .u32("N", slice.rows as u32);
             let bindings = [tokens, &slice.tensor, &y].map(|t| Some(t.clone()));
             self.push(&embedding::KERNEL, params, bindings.into())?;
         }
-        Ok(y)
+        match partial {
+            true => self.sum_tokens(&y),
+            false => Ok(y),
+        }
     }
 }

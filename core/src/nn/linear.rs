@@ -1,10 +1,12 @@
 //! Linear layers.
 
+use std::ops::Range;
+
 use super::Arrays;
 use crate::kernels::{Params, matmul, matvec};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
-use crate::weights::{Loader, Weight};
+use crate::weights::{Loader, Part, Weight};
 use crate::{DType, Error, Result};
 
 /// Up to this many tokens a weight is read once per few tokens by `matvec`; above, `matmul`'s
@@ -13,9 +15,19 @@ pub(super) const MATVEC_TOKENS: usize = 8;
 
 /// `y = x W^T (+ b)`.
 pub struct Linear {
-    /// `(N, K)`
+    /// `(N, K)`, this rank's part.
     pub(super) weight: Weight,
     pub(super) bias: Option<Tensor>,
+    parallel: Parallel,
+}
+
+/// How ranks share a layer (arXiv:1909.08053, section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parallel {
+    /// Each has all of it, or a part of the outputs that others do not need.
+    Own,
+    /// Each has some inputs; products are summed over ranks.
+    Row,
 }
 
 impl Linear {
@@ -33,14 +45,79 @@ impl Linear {
         let weight_name = format!("{name}.weight");
         let weight = loader.weight(&weight_name, outputs, inputs).await?;
         let bias = loader
-            .optional_vector(&format!("{name}.bias"), outputs)
+            .optional_vector(&format!("{name}.bias"), outputs, 0..outputs)
             .await?;
-        Ok(Linear { weight, bias })
+        Linear::with_bias(weight, bias)
+    }
+
+    /// Loads the rows `held` of `{name}.weight`, `(outputs, inputs)`, and of `{name}.bias`: a
+    /// column-parallel layer (`Y_r = X A_r + b_r`, with `A = W^T`).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::part`].
+    pub async fn load_column(
+        loader: &mut Loader<'_>,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        held: Range<usize>,
+    ) -> Result<Self> {
+        let part = Part {
+            rows: held.clone(),
+            cols: 0..inputs,
+        };
+        let weight_name = format!("{name}.weight");
+        let weight = loader.part(&weight_name, outputs, inputs, &part).await?;
+        let bias = loader
+            .optional_vector(&format!("{name}.bias"), outputs, held)
+            .await?;
+        Linear::with_bias(weight, bias)
+    }
+
+    /// Loads the columns `held` of `{name}.weight`, `(outputs, inputs)`, and `{name}.bias` on the first
+    /// rank: a row-parallel layer, whose products are summed over ranks.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::part`].
+    pub async fn load_row(
+        loader: &mut Loader<'_>,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        held: Range<usize>,
+    ) -> Result<Self> {
+        let part = Part {
+            rows: 0..outputs,
+            cols: held,
+        };
+        let weight_name = format!("{name}.weight");
+        let weight = loader.part(&weight_name, outputs, inputs, &part).await?;
+        let bias = match loader.placement().tp.me {
+            0 => {
+                let name = format!("{name}.bias");
+                loader.optional_vector(&name, outputs, 0..outputs).await?
+            }
+            _ => None,
+        };
+        Ok(Linear::with_bias(weight, bias)?.row_parallel())
+    }
+
+    /// The same layer as a rank's part of a row-parallel one: it has some of the inputs, and the bias on
+    /// the first rank only.
+    pub fn row_parallel(mut self) -> Self {
+        self.parallel = Parallel::Row;
+        self
     }
 
     /// A layer of this weight, without a bias.
     pub fn new(weight: Weight) -> Self {
-        Linear { weight, bias: None }
+        Linear {
+            weight,
+            bias: None,
+            parallel: Parallel::Own,
+        }
     }
 
     /// A layer of this weight `(N, K)` and bias `(N,)`.
@@ -54,7 +131,10 @@ impl Linear {
                 "linear: bias {:?}, expected ({},)",
                 bias.shape, weight.rows
             ))),
-            bias => Ok(Linear { weight, bias }),
+            bias => Ok(Linear {
+                bias,
+                ..Linear::new(weight)
+            }),
         }
     }
 
@@ -78,20 +158,24 @@ impl Linear {
         let [outputs, inputs] = arrays.shape(&weight_name)?;
         let weight = arrays.weight(&weight_name, outputs, inputs).await?;
         let bias = arrays.optional(&format!("{name}.bias"), &[outputs]).await?;
-        Ok(Linear { weight, bias })
+        Linear::with_bias(weight, bias)
     }
 }
 
 impl Recording {
-    /// `y = x W^T + b`: `(T, K)` to `(T, N)`.
+    /// `y = x W^T + b`: `(T, K)` to `(T, N)`. In a sequence-parallel step a row-parallel layer gives this
+    /// rank's tokens.
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] when a shape does not fit.
     pub fn linear(&mut self, x: &Tensor, linear: &Linear) -> Result<Tensor> {
         let y = self.scratch(DType::F32, &[x.rows(), linear.weight.rows])?;
-        self.linear_into(x, linear, None, &y)?;
-        Ok(y)
+        self.product(x, linear, None, &y)?;
+        match linear.parallel {
+            Parallel::Own => Ok(y),
+            Parallel::Row => self.sum_tokens(&y),
+        }
     }
 
     /// `y = x W^T + b + residual`.
@@ -105,17 +189,36 @@ impl Recording {
         linear: &Linear,
         residual: &Tensor,
     ) -> Result<Tensor> {
+        if linear.parallel == Parallel::Row && self.placement().splits_tokens(x.rows()) {
+            let y = self.linear(x, linear)?;
+            return self.add(&y, residual);
+        }
+        // The first rank adds it, so that the sum has it once.
+        let is_first = linear.parallel == Parallel::Own || self.placement().tp.me == 0;
         let y = self.scratch(DType::F32, &[x.rows(), linear.weight.rows])?;
-        self.linear_into(x, linear, Some(residual), &y)?;
-        Ok(y)
+        self.product(x, linear, Some(residual).filter(|_| is_first), &y)?;
+        match linear.parallel {
+            Parallel::Own => Ok(y),
+            Parallel::Row => self.all_reduce(&y),
+        }
     }
 
-    /// The same into a given tensor `y` `(T, N)`.
+    /// `y = x W^T + b` into a given tensor `y` `(T, N)`, of a layer that is not row-parallel.
     ///
     /// # Errors
     ///
     /// As [`Recording::linear`].
-    pub fn linear_into(
+    pub fn linear_into(&mut self, x: &Tensor, linear: &Linear, y: &Tensor) -> Result<()> {
+        if linear.parallel == Parallel::Row {
+            return Err(Error::Invalid(
+                "linear: a row-parallel layer gives a new tensor".into(),
+            ));
+        }
+        self.product(x, linear, None, y)
+    }
+
+    /// `x W^T + b + residual` with what this rank has of W.
+    fn product(
         &mut self,
         x: &Tensor,
         linear: &Linear,

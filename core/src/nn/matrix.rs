@@ -269,7 +269,7 @@ mod tests {
         let (a, b, c) = (Matrix::of(&a), Matrix::of(&b), c.as_ref().map(Matrix::of));
         let mut r = Recording::new();
         let y = r.gemm(1.0, &a, &b, c.as_ref().map(|c| (1.0, c)))?;
-        Ok((y.shape, r.dispatches().len()))
+        Ok((y.shape, r.dispatches().count()))
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Feed-forward blocks.
 
+use std::ops::Range;
+
 use super::Linear;
 use crate::kernels::gated_mlp::{self, First};
 use crate::kernels::{Activation, Packing, Size};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
-use crate::weights::{Loader, Slice, Weight};
+use crate::weights::{Loader, Part, Slice, Weight};
 use crate::{DType, Error, Result};
 
 /// Hidden size of an [`Mlp`]: `4 inputs` unless it is given (flash-attn, `modules/mlp.py`).
@@ -75,7 +77,7 @@ impl Mlp {
         })
     }
 
-    /// Loads `{name}.fc1` `(hidden, channels)` and `{name}.fc2` `(outputs, hidden)`, with the
+    /// Loads this rank's part of `{name}.fc1` `(hidden, channels)` and `{name}.fc2` `(outputs, hidden)`, with the
     /// biases that there are.
     ///
     /// # Errors
@@ -87,10 +89,18 @@ impl Mlp {
         [channels, hidden, outputs]: [usize; 3],
         activation: Activation,
     ) -> Result<Self> {
-        let fc1 = Linear::load(loader, &format!("{name}.fc1"), hidden, channels).await?;
-        let fc2 = Linear::load(loader, &format!("{name}.fc2"), outputs, hidden).await?;
+        let (fc1, fc2) = (format!("{name}.fc1"), format!("{name}.fc2"));
+        let held = hidden_part(loader, &fc2, hidden)?;
+        let fc1 = Linear::load_column(loader, &fc1, hidden, channels, held.clone()).await?;
+        let fc2 = Linear::load_row(loader, &fc2, outputs, hidden, held).await?;
         Mlp::new(fc1, fc2, activation)
     }
+}
+
+/// This rank's hidden channels, in whole blocks of the layer that takes them.
+fn hidden_part(loader: &Loader<'_>, down: &str, hidden: usize) -> Result<Range<usize>> {
+    let block = loader.block(&format!("{down}.weight"))?;
+    loader.placement().hidden(down, hidden, block)
 }
 
 /// Rows of a weight, and of its bias.
@@ -105,13 +115,16 @@ pub struct GatedMlp {
     gate: Rows,
     up: Rows,
     hidden: usize,
+    /// Hidden channels that this rank holds.
+    held: Range<usize>,
     /// `(O, F)`; row-parallel.
     pub down: Linear,
     activation: Activation,
 }
 
 impl GatedMlp {
-    /// Loads `{name}.ffn_gate`, `.ffn_up` `(F, C)` and `.ffn_down` `(C, F)`, without biases.
+    /// Loads this rank's part of `{name}.ffn_gate`, `.ffn_up` `(F, C)` and `.ffn_down` `(C, F)`, without
+    /// biases.
     ///
     /// # Errors
     ///
@@ -125,12 +138,27 @@ impl GatedMlp {
     ) -> Result<Self> {
         let gate = format!("{name}.ffn_gate.weight");
         let up = format!("{name}.ffn_up.weight");
-        let both = loader.weights(&[&gate, &up], hidden, channels).await?;
+        let down = format!("{name}.ffn_down");
+        // The same slice of gate and up, and so of what goes between them.
+        let part = Part {
+            rows: hidden_part(loader, &down, hidden)?,
+            cols: 0..channels,
+        };
+        let both = loader
+            .weights(&[&gate, &up], hidden, channels, &part)
+            .await?;
         let Ok([gate, up]) = <[Weight; 2]>::try_from(both) else {
             return Err(Error::Invalid(format!("{name}: gate and up not loaded")));
         };
-        let down = Linear::load(loader, &format!("{name}.ffn_down"), channels, hidden).await?;
-        GatedMlp::new(Linear::new(gate), Linear::new(up), down, activation)
+        let held = part.rows;
+        let down = Linear::load_row(loader, &down, channels, hidden, held.clone()).await?;
+        let mlp = GatedMlp::new(Linear::new(gate), Linear::new(up), down, activation)?;
+        Ok(GatedMlp { held, ..mlp })
+    }
+
+    /// Hidden channels that this rank holds.
+    pub fn held(&self) -> &Range<usize> {
+        &self.held
     }
 
     /// A block of these layers: gate and up `(F, C)`, both with a bias or both without; down
@@ -205,6 +233,7 @@ impl GatedMlp {
             gate,
             up,
             hidden,
+            held: 0..hidden,
             down,
             activation,
         })
@@ -226,7 +255,7 @@ impl Llama3FeedForward {
         GatedMlp::new(gate, up, down, Activation::Silu).map(Llama3FeedForward)
     }
 
-    /// Loads `{name}.w1`, `.w3` `(hidden, channels)` and `.w2` `(channels, hidden)`.
+    /// Loads this rank's part of `{name}.w1`, `.w3` `(hidden, channels)` and `.w2` `(channels, hidden)`.
     ///
     /// # Errors
     ///
@@ -237,16 +266,12 @@ impl Llama3FeedForward {
         channels: usize,
         hidden: usize,
     ) -> Result<Self> {
-        let w1 = loader
-            .weight(&format!("{name}.w1.weight"), hidden, channels)
-            .await?;
-        let w2 = loader
-            .weight(&format!("{name}.w2.weight"), channels, hidden)
-            .await?;
-        let w3 = loader
-            .weight(&format!("{name}.w3.weight"), hidden, channels)
-            .await?;
-        Llama3FeedForward::new(w1, w2, w3)
+        let [w1, w2, w3] = ["w1", "w2", "w3"].map(|w| format!("{name}.{w}"));
+        let held = hidden_part(loader, &w2, hidden)?;
+        let w1 = Linear::load_column(loader, &w1, hidden, channels, held.clone()).await?;
+        let w3 = Linear::load_column(loader, &w3, hidden, channels, held.clone()).await?;
+        let w2 = Linear::load_row(loader, &w2, channels, hidden, held).await?;
+        GatedMlp::new(w1, w3, w2, Activation::Silu).map(Llama3FeedForward)
     }
 }
 
@@ -386,7 +411,7 @@ mod tests {
         let mut r = Recording::new();
         let x = r.scratch(DType::F32, &[3, 8]).unwrap();
         r.gated_hidden(&x, mlp).unwrap();
-        let params = r.dispatches().iter().map(|d| &d.params);
+        let params = r.dispatches().map(|d| &d.params);
         params
             .map(|p| ["ROW0", "N", "GATE0", "UP0"].map(|name| p.get(name)))
             .collect()

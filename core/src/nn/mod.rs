@@ -13,6 +13,7 @@ mod loss;
 mod matrix;
 mod mlp;
 mod norm;
+mod parallel;
 mod quantized;
 mod random;
 mod recurrent;

@@ -50,7 +50,8 @@ impl LayerNorm {
     /// Those of [`Loader::vector`].
     pub async fn load(loader: &mut Loader<'_>, name: &str, len: usize, eps: f32) -> Result<Self> {
         let weight = loader.vector(&format!("{name}.weight"), len).await?;
-        let bias = loader.optional_vector(&format!("{name}.bias"), len).await?;
+        let bias_name = format!("{name}.bias");
+        let bias = loader.optional_vector(&bias_name, len, 0..len).await?;
         Ok(LayerNorm::new(Some(weight), bias, eps))
     }
 }

@@ -73,7 +73,7 @@ pub async fn prepare<'d>(
         outputs: Vec::new(),
     };
     (op.record)(&mut call).await?;
-    let kernels = call.r.dispatches().iter().map(|d| d.kernel.name);
+    let kernels = call.r.dispatches().map(|d| d.kernel.name);
     Ok(Ready {
         device,
         prepared: device.prepare(&call.r).await?,

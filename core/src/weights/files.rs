@@ -11,7 +11,7 @@ use super::{FileKind, TensorInfo, WeightSource};
 use crate::chat::ChatTemplate;
 use crate::models::{self, ModelConfig};
 use crate::tokenizer::{Tokenizer, TokenizerData};
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
 /// Longest JSON or template file that is read whole; the largest tokenizers have about 35 MB.
 const LONGEST_TEXT: u64 = 256 << 20;
@@ -151,20 +151,32 @@ impl ModelFiles {
         self.tensors.contains_key(name)
     }
 
+    /// Element type of the tensor called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`] when it is missing.
+    pub fn dtype(&self, name: &str) -> Result<DType> {
+        Ok(self.find(name)?.dtype)
+    }
+
+    fn find(&self, name: &str) -> Result<&TensorInfo> {
+        self.tensors.get(name).ok_or_else(|| {
+            let there = self.tensors.len();
+            Error::format(
+                format_args!("{}: {name}", self.name),
+                format_args!("is missing; the file has {there} tensors"),
+            )
+        })
+    }
+
     /// The tensor called `name`, which must have this shape.
     ///
     /// # Errors
     ///
     /// [`Error::Format`] naming the tensor and both shapes.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
-        let place = || format!("{}: {name}", self.name);
-        let found = self.tensors.get(name).ok_or_else(|| {
-            let there = self.tensors.len();
-            Error::format(
-                place(),
-                format_args!("is missing; the file has {there} tensors"),
-            )
-        })?;
+        let found = self.find(name)?;
         // GGUF drops leading dimensions of 1.
         let trim = |s: &[usize]| {
             s.iter()
@@ -174,7 +186,8 @@ impl ModelFiles {
         };
         if trim(&found.shape) != trim(shape) {
             let reason = format!("has shape {:?}, expected {shape:?}", found.shape);
-            return Err(Error::format(place(), reason));
+            let place = format!("{}: {name}", self.name);
+            return Err(Error::format(place, reason));
         }
         Ok(found)
     }

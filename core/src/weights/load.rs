@@ -1,7 +1,12 @@
 //! From a file's tensors to device buffers, streamed in slices: host memory holds a few MiB at a
 //! time, whatever the model's size.
 
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+
 use super::{ModelFiles, TensorInfo, dequant, planar};
+use crate::comm::Placement;
 use crate::device::{Buffer, Device, Layout};
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
@@ -81,7 +86,7 @@ impl Weight {
 fn row_bytes(layout: Layout, dtype: DType, cols: usize) -> usize {
     match layout {
         Layout::Planar => planar::row_bytes(dtype, cols),
-        Layout::File => cols / dtype.block_len() * dtype.block_bytes(),
+        Layout::File => blocks_bytes(dtype, cols),
     }
 }
 
@@ -109,32 +114,79 @@ pub struct Slice {
     pub tensor: Tensor,
 }
 
-/// Loads one model's tensors onto one device.
+/// Which rows and columns of a matrix a rank holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Part {
+    /// Outputs.
+    pub rows: Range<usize>,
+    /// Inputs; whole blocks.
+    pub cols: Range<usize>,
+}
+
+impl Part {
+    /// Everything.
+    pub fn all(rows: usize, cols: usize) -> Self {
+        Part {
+            rows: 0..rows,
+            cols: 0..cols,
+        }
+    }
+}
+
+/// What of a model a rank has loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Bytes in device memory.
+    pub bytes: u64,
+    /// Of those, bytes that other tensor-parallel ranks hold as well.
+    pub replicated: u64,
+    /// Bytes read from files.
+    pub read: u64,
+}
+
+/// Loads one model's tensors onto the devices of its ranks, one rank after the other.
 pub struct Loader<'a> {
     files: &'a ModelFiles,
-    device: &'a dyn Device,
+    device: Rc<dyn Device>,
+    placement: Rc<Placement>,
     progress: &'a mut dyn FnMut(u64, u64) -> Result<()>,
     done: u64,
     total: u64,
     unflushed: u64,
+    held: Held,
+    /// Ranks on one device share what they have in common.
+    shared: HashMap<Key, Tensor>,
 }
 
+/// Device, name and part of a tensor.
+type Key = (usize, String, Part);
+
 impl<'a> Loader<'a> {
-    /// `progress` is told bytes done and bytes in total; its error (cancelled) ends the loading.
+    /// A loader for one rank that holds everything. `progress` is told bytes done and bytes in total; its
+    /// error (cancelled) ends the loading.
     pub fn new(
         files: &'a ModelFiles,
-        device: &'a dyn Device,
+        device: Rc<dyn Device>,
         progress: &'a mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Self {
-        let total = files.bytes();
         Loader {
             files,
             device,
+            placement: Rc::new(Placement::alone()),
             progress,
             done: 0,
-            total,
+            total: files.bytes(),
             unflushed: 0,
+            held: Held::default(),
+            shared: HashMap::new(),
         }
+    }
+
+    /// Goes on with another rank.
+    pub fn go_to(&mut self, placement: Rc<Placement>, device: Rc<dyn Device>) {
+        self.placement = placement;
+        self.device = device;
+        self.held = Held::default();
     }
 
     /// The model's files.
@@ -142,9 +194,23 @@ impl<'a> Loader<'a> {
         self.files
     }
 
-    /// The device.
-    pub fn device(&self) -> &'a dyn Device {
-        self.device
+    /// The rank.
+    pub fn placement(&self) -> &Rc<Placement> {
+        &self.placement
+    }
+
+    /// What the rank has loaded so far. Memory that it shares with another rank of its device counts.
+    pub fn held(&self) -> Held {
+        self.held
+    }
+
+    /// Elements of a tensor's block: what of a row is never cut.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`] when it is missing.
+    pub fn block(&self, name: &str) -> Result<usize> {
+        Ok(self.files.dtype(name)?.block_len())
     }
 
     /// A matrix.
@@ -153,40 +219,83 @@ impl<'a> Loader<'a> {
     ///
     /// [`Error::Format`] when it is missing or has another shape, [`Error::OutOfMemory`].
     pub async fn weight(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        let mut weights = self.weights(&[name], rows, cols).await?;
+        let all = Part::all(rows, cols);
+        let mut weights = self.weights(&[name], rows, cols, &all).await?;
         Ok(weights.swap_remove(0))
     }
 
-    /// Matrices of one shape, sliced at the same rows, so that one kernel can take a slice of
-    /// each.
+    /// A part of a matrix.
     ///
     /// # Errors
     ///
-    /// As [`Loader::weight`].
+    /// As [`Loader::weight`]; [`Error::Invalid`] when the part cuts a block.
+    pub async fn part(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        part: &Part,
+    ) -> Result<Weight> {
+        let mut weights = self.weights(&[name], rows, cols, part).await?;
+        Ok(weights.swap_remove(0))
+    }
+
+    /// The same part of matrices of one shape, sliced at the same rows, so that one kernel can take a
+    /// slice of each.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::part`].
     pub async fn weights(
         &mut self,
         names: &[&str],
         rows: usize,
         cols: usize,
+        part: &Part,
     ) -> Result<Vec<Weight>> {
         let mut infos = Vec::with_capacity(names.len());
         for name in names {
-            infos.push(self.files.tensor(name, &[rows, cols])?);
+            let info = self.files.tensor(name, &[rows, cols])?;
+            let block = info.dtype.block_len();
+            if [part.cols.start, part.cols.end]
+                .iter()
+                .any(|c| !c.is_multiple_of(block))
+            {
+                return Err(Error::Invalid(format!(
+                    "{name}: columns {:?} cut blocks of {block} {} elements",
+                    part.cols, info.dtype
+                )));
+            }
+            infos.push(info);
         }
         let layout = self.device.limits().layout;
-        let width = |info: &&TensorInfo| row_bytes(layout, info.dtype, cols);
+        let width = |info: &&TensorInfo| row_bytes(layout, info.dtype, part.cols.len());
         let widest = infos.iter().map(width).max().unwrap_or(1) as u64;
-        let most = rows_of_slice(self.device, &names.join(", "), widest, rows)?;
+        let device = Rc::clone(&self.device);
+        let held = part.rows.len();
+        let most = rows_of_slice(device.as_ref(), &names.join(", "), widest, held)?;
         let mut weights = Vec::with_capacity(infos.len());
         for info in infos {
-            let mut slices = Vec::with_capacity(rows.div_ceil(most));
-            for first in (0..rows).step_by(most) {
-                slices.push(self.slice(info, first, most.min(rows - first)).await?);
+            let mut slices = Vec::with_capacity(held.div_ceil(most.max(1)));
+            for first in (0..held).step_by(most.max(1)) {
+                let n = most.min(held - first);
+                let start = part.rows.start + first;
+                let piece = Part {
+                    rows: start..start + n,
+                    cols: part.cols.clone(),
+                };
+                let tensor = self.piece(info, &piece).await?;
+                self.hold(tensor.bytes(), *part == Part::all(rows, cols));
+                slices.push(Slice {
+                    first,
+                    rows: n,
+                    tensor,
+                });
             }
             weights.push(Weight {
                 dtype: info.dtype,
-                rows,
-                cols,
+                rows: held,
+                cols: part.cols.len(),
                 slices,
             });
         }
@@ -199,45 +308,95 @@ impl<'a> Loader<'a> {
     ///
     /// As [`Loader::weight`].
     pub async fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
-        let values = self.floats(name, len).await?;
-        self.upload(name, &[len], std::iter::once(values)).await
+        self.vector_part(name, len, 0..len).await
     }
 
-    /// A vector's values in host memory.
+    /// A part of a vector as f32.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::weight`].
+    pub async fn vector_part(
+        &mut self,
+        name: &str,
+        len: usize,
+        part: Range<usize>,
+    ) -> Result<Tensor> {
+        let whole = part.len() == len;
+        let key = self.key(name, 0..1, part.clone());
+        let tensor = match self.shared.get(&key) {
+            Some(found) => found.clone(),
+            None => {
+                let values = self.floats(name, len).await?[part].to_vec();
+                let shape = [values.len()];
+                let values = std::iter::once(values);
+                let tensor = self.upload(name, &shape, values).await?;
+                self.shared.insert(key, tensor.clone());
+                tensor
+            }
+        };
+        self.hold(tensor.bytes(), whole);
+        Ok(tensor)
+    }
+
+    /// A vector's values in host memory; zeros when the device takes no data.
     ///
     /// # Errors
     ///
     /// As [`Loader::weight`].
     pub async fn floats(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
         let info = self.files.tensor(name, &[len])?;
-        let mut bytes = vec![0; info.bytes as usize];
-        let source = self.files.source(info);
-        source.read(info.offset, &mut bytes).await?;
         let mut values = vec![0.0f32; len];
-        dequant::dequantize(info.dtype, &bytes, &mut values);
+        if self.device.takes_data() {
+            let mut bytes = vec![0; info.bytes as usize];
+            let source = self.files.source(info);
+            source.read(info.offset, &mut bytes).await?;
+            dequant::dequantize(info.dtype, &bytes, &mut values);
+        }
         self.advance(info.bytes, 0).await?;
         Ok(values)
     }
 
-    /// A vector, if the model has it.
+    /// A part of a vector, if the model has it.
     ///
     /// # Errors
     ///
     /// As [`Loader::weight`].
-    pub async fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Tensor>> {
+    pub async fn optional_vector(
+        &mut self,
+        name: &str,
+        len: usize,
+        part: Range<usize>,
+    ) -> Result<Option<Tensor>> {
         if self.files.has(name) {
-            Ok(Some(self.vector(name, len).await?))
+            Ok(Some(self.vector_part(name, len, part).await?))
         } else {
             Ok(None)
         }
     }
 
-    /// A tensor of given floats (tables that are computed, not stored), in consecutive pieces.
+    /// A tensor of given floats (tables that are computed, not stored), in consecutive pieces. Ranks of
+    /// one device share those of one name and shape.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfMemory`].
-    pub async fn upload(
+    pub async fn table(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        pieces: impl Iterator<Item = Vec<f32>>,
+    ) -> Result<Tensor> {
+        let key = self.key(name, 0..1, 0..shape.iter().product());
+        if let Some(found) = self.shared.get(&key) {
+            return Ok(found.clone());
+        }
+        let tensor = self.upload(name, shape, pieces).await?;
+        self.shared.insert(key, tensor.clone());
+        Ok(tensor)
+    }
+
+    async fn upload(
         &mut self,
         name: &str,
         shape: &[usize],
@@ -246,49 +405,97 @@ impl<'a> Loader<'a> {
         let bytes = 4 * shape.iter().product::<usize>();
         let buffer = self.device.alloc(bytes as u64, name).await?;
         let mut at = 0;
-        for piece in pieces {
-            let piece = bytemuck::cast_slice(&piece);
-            self.write(&buffer, at, piece).await?;
-            at += piece.len();
+        if self.device.takes_data() {
+            for piece in pieces {
+                let piece = bytemuck::cast_slice(&piece);
+                self.write(&buffer, at, piece).await?;
+                at += piece.len();
+            }
         }
         Ok(Tensor::of(buffer, DType::F32, shape))
     }
 
-    async fn slice(&mut self, info: &TensorInfo, first: usize, rows: usize) -> Result<Slice> {
-        let cols = info.row_len();
-        let file_row = self.file_row(info);
-        let start = info.offset + (first * file_row) as u64;
+    fn hold(&mut self, bytes: u64, whole: bool) {
+        self.held.bytes += bytes;
+        if whole && !self.placement.tp.is_alone() {
+            self.held.replicated += bytes;
+        }
+    }
+
+    fn key(&self, name: &str, rows: Range<usize>, cols: Range<usize>) -> Key {
+        let device = Rc::as_ptr(&self.device).cast::<()>().addr();
+        (device, name.to_string(), Part { rows, cols })
+    }
+
+    /// A part of a matrix that fits a binding, in the device's layout.
+    async fn piece(&mut self, info: &TensorInfo, part: &Part) -> Result<Tensor> {
+        let key = self.key(&info.name, part.rows.clone(), part.cols.clone());
+        if let Some(found) = self.shared.get(&key) {
+            return Ok(found.clone());
+        }
+        let tensor = self.read_piece(info, part).await?;
+        if self.placement.tp.len() > 1 {
+            self.shared.insert(key, tensor.clone());
+        }
+        Ok(tensor)
+    }
+
+    async fn read_piece(&mut self, info: &TensorInfo, part: &Part) -> Result<Tensor> {
+        let (rows, cols) = (part.rows.len(), part.cols.len());
+        let file_row = blocks_bytes(info.dtype, info.row_len());
+        let part_row = blocks_bytes(info.dtype, cols);
+        let first = blocks_bytes(info.dtype, part.cols.start);
+        let start = info.offset + (part.rows.start * file_row) as u64;
         let source = self.files.source(info);
         let mapped = source.mapped();
         let layout = self.device.limits().layout;
         let shape = [rows, cols];
-        if let (Layout::File, Some(mapped)) = (layout, &mapped) {
+        let device = Rc::clone(&self.device);
+        if let (Layout::File, Some(mapped), true) = (layout, &mapped, part_row == file_row) {
             let range = start..start + (rows * file_row) as u64;
-            if let Some(buffer) = self.device.import(mapped, range) {
+            if let Some(buffer) = device.import(mapped, range) {
                 self.advance((rows * file_row) as u64, 0).await?;
-                let tensor = Tensor::of(buffer, info.dtype, &shape);
-                return Ok(Slice {
-                    first,
-                    rows,
-                    tensor,
-                });
+                return Ok(Tensor::of(buffer, info.dtype, &shape));
             }
         }
         let row = row_bytes(layout, info.dtype, cols);
-        let buffer = self.device.alloc((rows * row) as u64, &info.name).await?;
+        let buffer = device.alloc((rows * row) as u64, &info.name).await?;
+        if !device.takes_data() {
+            self.advance((rows * part_row) as u64, 0).await?;
+            return Ok(Tensor::of(buffer, info.dtype, &shape));
+        }
+        // Rows that are read whole although a part is wanted, because seeking costs more.
+        let through = (file_row - part_row) as u64 <= source.seek_bytes();
         let step = (PIECE / file_row.max(row)).clamp(1, rows);
-        let mut piece = vec![0u8; step * file_row];
+        let mut piece = vec![0u8; step * part_row];
+        let mut whole = Vec::new();
         let mut packed = vec![0u8; step * row];
         for at in (0..rows).step_by(step) {
             let n = step.min(rows - at);
             let offset = start + (at * file_row) as u64;
-            let file = &mut piece[..n * file_row];
+            let file = &mut piece[..n * part_row];
+            let pick = |from: &[u8], file: &mut [u8]| {
+                for (to, row) in file.chunks_mut(part_row).zip(from.chunks(file_row)) {
+                    to.copy_from_slice(&row[first..first + part_row]);
+                }
+            };
             match &mapped {
                 Some(mapped) => {
-                    let from = offset as usize;
-                    file.copy_from_slice(&(**mapped).as_ref()[from..from + file.len()]);
+                    let from = &(**mapped).as_ref()[offset as usize..][..n * file_row];
+                    pick(from, file);
                 }
-                None => source.read(offset, file).await?,
+                None if part_row == file_row => source.read(offset, file).await?,
+                None if through => {
+                    whole.resize(n * file_row, 0);
+                    source.read(offset, &mut whole).await?;
+                    pick(&whole, file);
+                }
+                None => {
+                    for (i, row) in file.chunks_mut(part_row).enumerate() {
+                        let offset = offset + (i * file_row + first) as u64;
+                        source.read(offset, row).await?;
+                    }
+                }
             }
             match layout {
                 Layout::File => self.write(&buffer, at * row, file).await?,
@@ -299,17 +506,9 @@ impl<'a> Loader<'a> {
                     self.write(&buffer, at * row, packed).await?;
                 }
             }
-            self.advance(file.len() as u64, 0).await?;
+            self.advance((n * part_row) as u64, 0).await?;
         }
-        Ok(Slice {
-            first,
-            rows,
-            tensor: Tensor::of(buffer, info.dtype, &shape),
-        })
-    }
-
-    fn file_row(&self, info: &TensorInfo) -> usize {
-        info.row_len() / info.dtype.block_len() * info.dtype.block_bytes()
+        Ok(Tensor::of(buffer, info.dtype, &shape))
     }
 
     async fn write(&mut self, buffer: &Buffer, offset: usize, bytes: &[u8]) -> Result<()> {
@@ -318,7 +517,9 @@ impl<'a> Loader<'a> {
     }
 
     async fn advance(&mut self, read: u64, written: u64) -> Result<()> {
-        self.done += read;
+        self.held.read += read;
+        // Ranks read what they have in common more than once.
+        self.done = (self.done + read).min(self.total);
         self.unflushed += written;
         if self.unflushed >= FLUSH {
             self.unflushed = 0;
@@ -331,10 +532,15 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// Bytes of `len` elements in a file; whole blocks.
+fn blocks_bytes(dtype: DType, len: usize) -> usize {
+    len / dtype.block_len() * dtype.block_bytes()
+}
+
 /// Repacks whole rows, on all threads.
 fn repack(dtype: DType, cols: usize, file: &[u8], packed: &mut [u8]) {
     let row = planar::row_bytes(dtype, cols);
-    let file_row = cols / dtype.block_len() * dtype.block_bytes();
+    let file_row = blocks_bytes(dtype, cols);
     let rows = packed.len() / row;
     let step = rows.div_ceil(4 * crate::device::cpu::threads()).max(1);
     crate::device::cpu::for_each_chunk(packed, step * row, |i, out| {

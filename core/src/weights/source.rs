@@ -29,6 +29,12 @@ pub trait WeightSource {
     /// [`Error::Io`] when the range is not inside the file or cannot be read.
     fn read<'a>(&'a self, offset: u64, out: &'a mut [u8]) -> LocalFuture<'a, Result<()>>;
 
+    /// Bytes that are read in the time that a read of its own takes to begin: gaps up to this long between
+    /// wanted bytes are read too.
+    fn seek_bytes(&self) -> u64 {
+        0
+    }
+
     /// The whole file, if it is in memory or mapped there: devices that compute in host memory
     /// use it in place instead of copying.
     fn mapped(&self) -> Option<MappedBytes> {

@@ -148,7 +148,7 @@ fn decode(loaded: &mut Loaded, count: usize) -> anyhow::Result<f64> {
 }
 
 fn print(args: &Bench, loaded: &Loaded, lines: &[Line]) -> anyhow::Result<()> {
-    let device = loaded.device.info().to_string();
+    let device = loaded.device();
     let mut out = Out::new();
     if args.format.json {
         out.json(&json!({

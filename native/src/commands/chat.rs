@@ -36,7 +36,7 @@ pub fn run(args: &Chat, ui: Ui) -> anyhow::Result<()> {
     ui.note(format_args!(
         "{} on {}; /help for help, Ctrl-D to leave",
         style(&args.model.name.model).bold().for_stderr(),
-        loaded.device.info()
+        loaded.device()
     ));
     let mut chat = Conversation {
         loaded,

@@ -26,7 +26,7 @@ pub fn run(args: &Logits, ui: Ui) -> anyhow::Result<()> {
             "tokens": args.tokens,
             "vocab": vocab,
             "logits": logits,
-            "device": loaded.device.info().to_string(),
+            "device": loaded.device(),
         }))?;
     } else {
         for (i, row) in rows.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+pub mod batch;
 pub mod bench;
 pub mod chat;
 pub mod completions;

@@ -9,6 +9,7 @@ use shardlight::session::StopReason;
 
 use crate::answer::{self, Answer, ms};
 use crate::cli::Run;
+use crate::commands::batch;
 use crate::exit::{Stop, usage};
 use crate::load::{self, Loaded};
 use crate::out::Out;
@@ -17,6 +18,9 @@ use crate::ui::Ui;
 
 /// Streams the answer to standard output, or prints one object with `--json`.
 pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
+    if let Some(file) = &args.prompts {
+        return batch::run(args, file, ui);
+    }
     let words = args.prompt.join(" ");
     let text = text_or_stdin(
         (!args.prompt.is_empty()).then_some(words.as_str()),
@@ -88,7 +92,7 @@ fn object(answer: &Answer, loaded: &Loaded) -> serde_json::Value {
             "decode_tokens": times.decode_tokens,
             "decode_ms": ms(times.decode),
         },
-        "device": loaded.device.info().to_string(),
+        "device": loaded.device(),
     })
 }
 
@@ -102,7 +106,7 @@ pub fn summary(answer: &Answer, loaded: &Loaded, ui: Ui) {
         times.prefill_tokens,
         times.prefill_rate(),
         ms(times.first_token),
-        loaded.device.info(),
+        loaded.device(),
     ));
     match answer.stop {
         StopReason::Length => ui.aside("stopped at --max-tokens"),

@@ -26,8 +26,8 @@ pub use simd::{Level, force_level};
 pub use strided::gemm;
 
 use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
-use crate::kernels::Access;
-use crate::recording::{Recording, ScratchPlan, resolve};
+use crate::kernels::{Access, Kernel};
+use crate::recording::{Dispatch, Recording, ScratchPlan, resolve};
 use crate::weights::MappedBytes;
 use crate::weights::source::LocalFuture;
 use crate::{DType, Error, Result};
@@ -39,9 +39,9 @@ pub struct CpuDevice {
     limits: Limits,
 }
 
-/// A recording whose scratch memory is allocated; every run walks the list again.
+/// A recording whose scratch memory is allocated; every run walks a segment's list again.
 struct CpuPrepared {
-    recording: Recording,
+    segments: Vec<Vec<Dispatch>>,
     plan: ScratchPlan,
     pool: Vec<Buffer>,
 }
@@ -155,23 +155,26 @@ impl Device for CpuDevice {
                 pool.push(self.allocate(*bytes, "scratch")?);
             }
             let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
+            let segments: Vec<Vec<Dispatch>> = (recording.segments().into_iter())
+                .map(|segment| segment.into_iter().cloned().collect())
+                .collect();
+            let count = segments.len();
             let prepared = CpuPrepared {
-                recording: recording.clone(),
+                segments,
                 plan,
                 pool,
             };
             prepared.check(self)?;
-            Ok(Prepared::new(prepared, scratch))
+            Ok(Prepared::new(prepared, scratch, count))
         })
     }
 
-    fn run(&self, prepared: &Prepared) -> Result<()> {
+    fn run_segment(&self, prepared: &Prepared, segment: usize) -> Result<()> {
         let prepared = prepared.downcast::<CpuPrepared>();
         let prepared =
             prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
-        let count = prepared.recording.dispatches().len();
-        let calls: Vec<_> = (0..count)
-            .map(|i| prepared.dispatch(self, i))
+        let calls: Vec<_> = (prepared.segments[segment].iter())
+            .map(|dispatch| prepared.bind(self, dispatch))
             .collect::<Result<_>>()?;
         parallel::run(|| {
             for (kernel, dispatch) in &calls {
@@ -206,12 +209,11 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
 }
 
 impl CpuPrepared {
-    fn dispatch<'a>(
+    fn bind<'a>(
         &'a self,
         device: &CpuDevice,
-        i: usize,
-    ) -> Result<(&'static crate::kernels::Kernel, CpuDispatch<'a>)> {
-        let dispatch = &self.recording.dispatches()[i];
+        dispatch: &'a Dispatch,
+    ) -> Result<(&'static Kernel, CpuDispatch<'a>)> {
         let mut buffers = Vec::with_capacity(dispatch.bindings.len());
         for tensor in &dispatch.bindings {
             buffers.push(match tensor {
@@ -219,14 +221,13 @@ impl CpuPrepared {
                 None => None,
             });
         }
-        let dispatch = CpuDispatch::new(&dispatch.params, buffers);
-        Ok((self.recording.dispatches()[i].kernel, dispatch))
+        Ok((dispatch.kernel, CpuDispatch::new(&dispatch.params, buffers)))
     }
 
     /// A written buffer must not be bound twice in one dispatch (WebGPU has the same rule).
     fn check(&self, device: &CpuDevice) -> Result<()> {
-        for i in 0..self.recording.dispatches().len() {
-            let (kernel, dispatch) = self.dispatch(device, i)?;
+        for dispatch in self.segments.iter().flatten() {
+            let (kernel, dispatch) = self.bind(device, dispatch)?;
             for (b, binding) in kernel.bindings.iter().enumerate() {
                 if binding.access == Access::Write && dispatch.is_aliased(b) {
                     return Err(Error::Invalid(format!(

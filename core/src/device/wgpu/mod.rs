@@ -359,13 +359,13 @@ impl Device for WgpuDevice {
         Box::pin(self.bind(recording))
     }
 
-    fn run(&self, prepared: &Prepared) -> Result<()> {
+    fn run_segment(&self, prepared: &Prepared, segment: usize) -> Result<()> {
         self.check()?;
         let prepared = prepared.downcast::<WgpuPrepared>();
         let prepared =
             prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
-        prepared.encode(&mut encoder);
+        prepared.encode(segment, &mut encoder);
         self.queue.submit([encoder.finish()]);
         Ok(())
     }

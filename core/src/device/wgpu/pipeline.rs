@@ -1,6 +1,7 @@
 //! Kernels to pipelines, recordings to bind groups.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::{Fault, WgpuDevice};
@@ -18,6 +19,8 @@ pub(super) struct Compiled {
 /// A recording with everything bound.
 pub(super) struct WgpuPrepared {
     steps: Vec<Step>,
+    /// Which steps are of which segment.
+    segments: Vec<Range<usize>>,
 }
 
 struct Step {
@@ -27,9 +30,9 @@ struct Step {
 }
 
 impl WgpuPrepared {
-    pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+    pub(super) fn encode(&self, segment: usize, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for step in &self.steps {
+        for step in &self.steps[self.segments[segment].clone()] {
             pass.set_pipeline(&step.compiled.pipeline);
             pass.set_bind_group(0, &step.bind_group, &[]);
             let [x, y, z] = step.workgroups;
@@ -42,8 +45,9 @@ impl WgpuDevice {
     pub(super) async fn bind(&self, recording: &Recording) -> Result<Prepared> {
         self.check()?;
         // All pipelines first: browsers compile them in parallel until the first is waited for.
-        let mut chosen = Vec::with_capacity(recording.dispatches().len());
-        for dispatch in recording.dispatches() {
+        let dispatches: Vec<&Dispatch> = recording.dispatches().collect();
+        let mut chosen = Vec::with_capacity(dispatches.len());
+        for dispatch in &dispatches {
             let variant = self.choose(dispatch)?;
             let compiled = self.compile(dispatch, &variant).await?;
             chosen.push((variant, compiled));
@@ -53,12 +57,12 @@ impl WgpuDevice {
         for bytes in &plan.buffers {
             pool.push(self.allocate(*bytes, "scratch").await?);
         }
-        let (args, offsets) = self.args(recording)?;
+        let (args, offsets) = self.args(&dispatches)?;
 
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let mut steps = Vec::with_capacity(chosen.len());
         for (i, (variant, compiled)) in chosen.into_iter().enumerate() {
-            let dispatch = &recording.dispatches()[i];
+            let dispatch = dispatches[i];
             let mut entries = Vec::with_capacity(dispatch.bindings.len() + 1);
             for (number, tensor) in dispatch.bindings.iter().enumerate() {
                 let Some(tensor) = tensor else { continue };
@@ -93,7 +97,19 @@ impl WgpuDevice {
             return Err(self.error(e.to_string()));
         }
         let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
-        Ok(Prepared::new(WgpuPrepared { steps }, scratch))
+        let mut end = 0;
+        let segment = |segment: Vec<&Dispatch>| {
+            let start = end;
+            end += segment.len();
+            start..end
+        };
+        let segments: Vec<_> = recording.segments().into_iter().map(segment).collect();
+        let count = segments.len();
+        Ok(Prepared::new(
+            WgpuPrepared { steps, segments },
+            scratch,
+            count,
+        ))
     }
 
     fn choose(&self, dispatch: &Dispatch) -> Result<Variant> {
@@ -121,12 +137,12 @@ impl WgpuDevice {
     #[expect(clippy::type_complexity, reason = "used once, below its definition")]
     fn args(
         &self,
-        recording: &Recording,
+        dispatches: &[&Dispatch],
     ) -> Result<(Option<wgpu::Buffer>, Vec<Option<(u64, u64)>>)> {
         let align = self.device.limits().min_uniform_buffer_offset_alignment as usize;
         let mut bytes: Vec<u8> = Vec::new();
-        let mut offsets = Vec::with_capacity(recording.dispatches().len());
-        for dispatch in recording.dispatches() {
+        let mut offsets = Vec::with_capacity(dispatches.len());
+        for dispatch in dispatches {
             if dispatch.kernel.uniforms.is_empty() {
                 offsets.push(None);
                 continue;

@@ -1,0 +1,167 @@
+//! What ranks tell each other. Every one of these is nothing when there is one rank.
+
+use std::rc::Rc;
+
+use crate::comm::{Collective, CollectiveKind, Group, Reduce};
+use crate::recording::Recording;
+use crate::tensor::Tensor;
+use crate::{DType, Result};
+
+impl Recording {
+    /// The sum of all tensor-parallel ranks' `x`, of its shape.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] when a shape does not fit.
+    pub fn all_reduce(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.all_reduce_by(x, Reduce::Sum)
+    }
+
+    /// The reduction of all tensor-parallel ranks' `x`, of its shape.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] when a shape does not fit.
+    pub fn all_reduce_by(&mut self, x: &Tensor, how: Reduce) -> Result<Tensor> {
+        let group = Rc::clone(&self.placement().tp);
+        if group.is_alone() {
+            return Ok(x.clone());
+        }
+        let y = self.scratch(x.dtype, &x.shape)?;
+        self.communicate(Collective {
+            kind: CollectiveKind::AllReduce(how),
+            group,
+            input: Some(x.clone()),
+            output: Some(y.clone()),
+        })?;
+        Ok(y)
+    }
+
+    /// All tensor-parallel ranks' `x` joined along `axis`; `lens` are the lengths of their parts.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] when a shape does not fit.
+    pub fn all_gather(&mut self, x: &Tensor, axis: usize, lens: Vec<usize>) -> Result<Tensor> {
+        let mut shape = x.shape.clone();
+        if let Some(len) = shape.get_mut(axis) {
+            *len = lens.iter().sum();
+        }
+        let y = self.scratch(x.dtype, &shape)?;
+        self.all_gather_into(x, axis, lens, &y)?;
+        Ok(y)
+    }
+
+    /// The same into a given tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] when a shape does not fit.
+    pub fn all_gather_into(
+        &mut self,
+        x: &Tensor,
+        axis: usize,
+        lens: Vec<usize>,
+        y: &Tensor,
+    ) -> Result<()> {
+        self.communicate(Collective {
+            kind: CollectiveKind::AllGather { axis, lens },
+            group: Rc::clone(&self.placement().tp),
+            input: Some(x.clone()),
+            output: Some(y.clone()),
+        })
+    }
+
+    /// The sum of all tensor-parallel ranks' `x` `(T, C)`: all of it, or this rank's tokens in a
+    /// sequence-parallel step.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] when a shape does not fit.
+    pub(super) fn sum_tokens(&mut self, x: &Tensor) -> Result<Tensor> {
+        let placement = Rc::clone(self.placement());
+        if !placement.splits_tokens(x.rows()) {
+            return self.all_reduce(x);
+        }
+        let lens = placement.token_lens(x.rows());
+        let y = self.scratch(x.dtype, &[lens[placement.tp.me], x.cols()])?;
+        self.communicate(Collective {
+            kind: CollectiveKind::ReduceScatter {
+                reduce: Reduce::Sum,
+                lens,
+            },
+            group: Rc::clone(&placement.tp),
+            input: Some(x.clone()),
+            output: Some(y.clone()),
+        })?;
+        Ok(y)
+    }
+
+    /// All `tokens` rows of `x`, of which each rank of a sequence-parallel step has its own.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] when a shape does not fit.
+    pub fn gather_tokens(&mut self, x: &Tensor, tokens: usize) -> Result<Tensor> {
+        let placement = Rc::clone(self.placement());
+        if !placement.splits_tokens(tokens) {
+            return Ok(x.clone());
+        }
+        self.all_gather(x, 0, placement.token_lens(tokens))
+    }
+
+    /// What rank `root` of `group` has of `x`, into it.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] when a shape does not fit.
+    pub fn broadcast(&mut self, x: &Tensor, group: &Rc<Group>, root: usize) -> Result<()> {
+        if group.is_alone() {
+            return Ok(());
+        }
+        self.communicate(Collective {
+            kind: CollectiveKind::Broadcast { root },
+            group: Rc::clone(group),
+            input: (group.me == root).then(|| x.clone()),
+            output: Some(x.clone()),
+        })
+    }
+
+    /// The residual stream `(T, C)` of `tokens` tokens that the stage before this one sends.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] on the first stage.
+    pub fn receive_hidden(&mut self, tokens: usize, channels: usize) -> Result<Tensor> {
+        let placement = Rc::clone(self.placement());
+        let rows = match placement.splits_tokens(tokens) {
+            true => placement.token_lens(tokens)[placement.tp.me],
+            false => tokens,
+        };
+        let x = self.scratch(DType::F32, &[rows, channels])?;
+        self.communicate(Collective {
+            kind: CollectiveKind::Receive {
+                from: placement.pp.me.wrapping_sub(1),
+            },
+            group: Rc::clone(&placement.pp),
+            input: None,
+            output: Some(x.clone()),
+        })?;
+        Ok(x)
+    }
+
+    /// Sends the residual stream to the next stage.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] on the last stage.
+    pub fn send_hidden(&mut self, x: &Tensor) -> Result<()> {
+        let group = Rc::clone(&self.placement().pp);
+        self.communicate(Collective {
+            kind: CollectiveKind::Send { to: group.me + 1 },
+            group,
+            input: Some(x.clone()),
+            output: None,
+        })
+    }
+}

@@ -1,0 +1,310 @@
+//! Sharded models against the same model unsharded, on one device and across devices.
+
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use shardlight::comm::{LocalComm, Mesh, Placement, Traffic, World};
+use shardlight::device::{Device, cpu::CpuDevice};
+use shardlight::kv_cache::KvDType;
+use shardlight::sampler::Sampling;
+use shardlight::session::{GenerateOptions, Session, SessionOptions};
+use shardlight::shard::Split;
+use shardlight::weights::ModelFiles;
+use shardlight_tests::golden::{greedy, ids, json, nmse};
+use shardlight_tests::{data, devices, open, smollm2};
+
+/// What is told of a layout.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    tp: usize,
+    pp: usize,
+    sp: bool,
+}
+
+const fn layout(tp: usize, pp: usize) -> Layout {
+    Layout { tp, pp, sp: false }
+}
+
+const fn sequence(tp: usize, pp: usize) -> Layout {
+    Layout { tp, pp, sp: true }
+}
+
+/// Those that the issue names, and sequence parallelism with stages.
+const LAYOUTS: &[Layout] = &[
+    layout(3, 1),
+    layout(1, 2),
+    layout(1, 3),
+    layout(3, 2),
+    sequence(3, 1),
+];
+
+fn world(at: Layout, split: &Split, devices: &[Rc<dyn Device>]) -> World {
+    let mesh = Mesh {
+        tp: at.tp,
+        pp: at.pp,
+        ..Mesh::default()
+    };
+    let ranks = (0..mesh.world_size()).map(|rank| {
+        let placement = Placement::new(mesh, rank, split.clone(), at.sp).expect("a placement");
+        (placement, Rc::clone(&devices[rank % devices.len()]))
+    });
+    World::new(ranks.collect(), Rc::new(LocalComm)).expect("a world")
+}
+
+fn load(files: ModelFiles, world: World, chunk: usize) -> shardlight::Result<Session> {
+    let options = SessionOptions {
+        context_length: Some(files.config.max_position_embeddings.min(256)),
+        kv: KvDType::F32,
+        prefill_chunk: chunk,
+    };
+    let quiet = &mut |_| ControlFlow::Continue(());
+    pollster::block_on(Session::load(files, world, options, quiet))
+}
+
+fn even(files: ModelFiles, at: Layout, devices: &[Rc<dyn Device>], chunk: usize) -> Session {
+    let world = world(at, &Split::even(at.tp), devices);
+    load(files, world, chunk).unwrap_or_else(|e| panic!("{at:?}: {e}"))
+}
+
+fn logits(session: &mut Session, tokens: &[u32], all: bool) -> Vec<f32> {
+    pollster::block_on(session.logits(tokens, all)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The prompt `code`: its 64 tokens do not end early.
+fn prompt() -> Vec<u32> {
+    ids(&json(data().join("smollm2/code.json"))["tokens"])
+}
+
+#[test]
+fn smollm2_says_the_same_however_it_is_split() {
+    let (path, prompt) = (smollm2(), prompt());
+    for device in devices() {
+        let files = || open(std::slice::from_ref(&path));
+        let devices = [Rc::clone(&device)];
+        let mut whole = load(files(), World::single(Rc::clone(&device)), 32).expect("loads");
+        let want = greedy(&mut whole, &prompt, 64);
+        let want_logits = logits(&mut whole, &prompt, false);
+        assert_eq!(want.0.len(), 64);
+        let bytes = whole.shards()[0].held.bytes;
+        for at in LAYOUTS {
+            let place = format!("{at:?} on {}", device.info());
+            let mut session = even(files(), *at, &devices, 32);
+            let got = greedy(&mut session, &prompt, 64);
+            assert_eq!(got, want, "{place}");
+            let got = logits(&mut session, &prompt, false);
+            let error = nmse(&got, &want_logits);
+            assert!(error <= 1e-6, "{place}: logits' NMSE {error:e}");
+            assert_eq!(
+                logits(&mut session, &prompt, false),
+                got,
+                "{place}: the same bits"
+            );
+            let held: Vec<_> = session.shards().iter().map(|s| s.held).collect();
+            let sum: u64 = held.iter().map(|h| h.bytes).sum();
+            // What one rank replicates is the model's own.
+            let replicated: u64 = held.iter().skip(1).map(|h| h.replicated).sum();
+            println!(
+                "{place}: logits' NMSE {error:.1e}; weights {:.3} of the model's, {replicated} bytes replicated",
+                sum as f64 / bytes as f64
+            );
+            // With stages a tied embedding is there twice.
+            if at.pp == 1 {
+                assert!(
+                    sum as f64 <= 1.05 * bytes as f64 + replicated as f64,
+                    "{place}: {sum} bytes of {bytes}, {replicated} replicated"
+                );
+            }
+        }
+    }
+}
+
+/// Devices of their own: ranks on them communicate through host memory.
+fn apart(ranks: usize) -> Vec<Rc<dyn Device>> {
+    let device = |_| Rc::new(CpuDevice::new()) as Rc<dyn Device>;
+    (0..ranks).map(device).collect()
+}
+
+fn tiny() -> ModelFiles {
+    let source = shardlight::weights::BytesSource::new(
+        shardlight::builtin::TINY_NAME,
+        shardlight::builtin::TINY,
+    );
+    pollster::block_on(ModelFiles::open(vec![Rc::new(source)])).expect("opens")
+}
+
+/// Bytes that all ranks send for `tokens` tokens in a step, by the closed forms of the papers, in f32:
+/// ring all-reduce 2 (R - 1) n, all-gather and reduce-scatter (R - 1) n (Patarasuk and Yuan, 2009).
+fn closed_form(at: Layout, tokens: u64, layers: u64, channels: u64) -> Vec<(&'static str, u64)> {
+    let (r, stages) = (at.tp as u64, at.pp as u64);
+    let n = 4 * tokens * channels;
+    // The embedding's sum, and attention's and the feed-forward block's of every layer.
+    let sums = 2 * layers + 1;
+    let mut forms = Vec::new();
+    if at.sp {
+        // Before attention and the block of every layer, and before the head.
+        forms.push(("all_gather", (2 * layers + 1) * (r - 1) * n));
+        forms.push(("reduce_scatter", sums * (r - 1) * n));
+        forms.push(("send", (stages - 1) * n));
+    } else {
+        forms.push(("all_reduce", sums * 2 * (r - 1) * n));
+        forms.push(("send", (stages - 1) * r * n));
+    }
+    forms.into_iter().filter(|(_, bytes)| *bytes > 0).collect()
+}
+
+fn sent(traffic: &Traffic) -> Vec<(&'static str, u64)> {
+    let sent = traffic.iter().map(|(name, sent)| (name, sent.bytes));
+    sent.filter(|(_, bytes)| *bytes > 0).collect()
+}
+
+#[test]
+fn ranks_apart_give_the_same_bits_and_send_what_the_closed_forms_say() {
+    let layouts = [
+        layout(2, 1),
+        layout(3, 1),
+        layout(4, 1),
+        layout(1, 2),
+        layout(2, 2),
+        sequence(2, 1),
+        sequence(3, 1),
+        sequence(2, 2),
+    ];
+    let one: [Rc<dyn Device>; 1] = [Rc::new(CpuDevice::new())];
+    let tokens: Vec<u32> = (1..=24).collect();
+    for at in layouts {
+        let mut together = even(tiny(), at, &one, 32);
+        let mut apart = even(tiny(), at, &apart(at.tp * at.pp), 32);
+        let begin = [&together, &apart].map(|s| s.world().traffic());
+        assert_eq!(begin, [Traffic::default(), Traffic::default()]);
+        // All logits, so that nothing but the layers communicates before them.
+        let want = logits(&mut together, &tokens, true);
+        assert_eq!(
+            logits(&mut apart, &tokens, true),
+            want,
+            "{at:?}: the same bits"
+        );
+        let [together, apart] = [&together, &apart].map(|s| sent(&s.world().traffic()));
+        assert_eq!(together, apart, "{at:?}");
+
+        let config = tiny().config;
+        let (t, v) = (tokens.len() as u64, config.vocab_size as u64);
+        let (l, c) = (config.num_hidden_layers as u64, config.hidden_size as u64);
+        let mut want = closed_form(at, t, l, c);
+        let mut add = |name, bytes: u64| match want.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, sum)) => *sum += bytes,
+            None if bytes > 0 => want.push((name, bytes)),
+            None => {}
+        };
+        // Then the logits: joined over the last stage's ranks, and given to the other stages.
+        let (r, stages) = (at.tp as u64, at.pp as u64);
+        add("all_gather", 4 * t * v * (r - 1));
+        add("broadcast", 4 * t * v * (stages - 1) * r);
+        want.sort_unstable();
+        assert_eq!(apart, want, "{at:?}");
+    }
+}
+
+#[test]
+fn different_devices_share_a_model_in_unequal_parts() {
+    let devices = devices();
+    let prompt = prompt();
+    let path = smollm2();
+    let files = || open(std::slice::from_ref(&path));
+    let cpu = World::single(Rc::clone(&devices[0]));
+    let mut whole = load(files(), cpu, 32).expect("loads");
+    let want = greedy(&mut whole, &prompt, 24);
+    let want_logits = logits(&mut whole, &prompt, false);
+    let split = Split::new(&[0.7, 0.3]).expect("shares");
+    let world = world(layout(2, 1), &split, &devices);
+    let mut session = load(files(), world, 32).expect("loads");
+    let held: Vec<_> = session.shards().iter().map(|s| s.held).collect();
+    let share = held[0].bytes as f64 / (held[0].bytes + held[1].bytes) as f64;
+    assert!((0.6..0.8).contains(&share), "{held:?}");
+    assert_eq!(greedy(&mut session, &prompt, 24), want);
+    let error = nmse(&logits(&mut session, &prompt, false), &want_logits);
+    assert!(error <= 1e-6, "logits' NMSE {error:e}");
+}
+
+#[test]
+fn sampling_does_not_depend_on_the_split() {
+    let options = |top_k| GenerateOptions {
+        max_tokens: 24,
+        sampling: Sampling {
+            temperature: 0.8,
+            top_k,
+            repeat_penalty: 1.1,
+            seed: 7,
+            ..Sampling::default()
+        },
+        stop: Vec::new(),
+    };
+    for device in devices() {
+        let devices = [Rc::clone(&device)];
+        let mut answers = Vec::new();
+        for at in [layout(1, 1), layout(2, 1), layout(1, 2), layout(2, 2)] {
+            let mut session = even(tiny(), at, &devices, 32);
+            // Top-k on the device, and all logits in host memory.
+            let texts = [40, 0].map(|top_k| {
+                let quiet = &mut |_: shardlight::session::Event<'_>| ControlFlow::Continue(());
+                let options = options(top_k);
+                let made = session.generate(&[1, 5, 9], &options, quiet);
+                pollster::block_on(made)
+                    .unwrap_or_else(|e| panic!("{at:?}: {e}"))
+                    .tokens
+            });
+            answers.push(texts);
+        }
+        let same = answers.iter().all(|a| *a == answers[0]);
+        assert!(same, "{}: {answers:?}", device.info());
+    }
+}
+
+#[test]
+fn llama_shaped_models_of_floats_are_split_too() {
+    for device in devices() {
+        let devices = [Rc::clone(&device)];
+        for name in ["llama", "llama_tied", "llama3_rope"] {
+            let folder = data().join("families").join(name);
+            let files = || open(&[folder.join("config.json"), folder.join("model.safetensors")]);
+            let tokens = ids(&json(folder.join("case.json"))["tokens"]);
+            let mut whole = load(files(), World::single(Rc::clone(&device)), 7).expect("loads");
+            let want = logits(&mut whole, &tokens, true);
+            let heads = whole.config().num_attention_heads;
+            for tp in (1..=4).filter(|tp| *tp <= heads) {
+                for at in [layout(tp, 1), layout(tp, 2), sequence(tp, 1)] {
+                    let mut session = even(files(), at, &devices, 7);
+                    let error = nmse(&logits(&mut session, &tokens, true), &want);
+                    assert!(
+                        error <= 1e-10,
+                        "{name} {at:?} on {}: {error:e}",
+                        device.info()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_split_says_so_with_its_numbers() {
+    let one: [Rc<dyn Device>; 1] = [Rc::new(CpuDevice::new())];
+    let told = |at: Layout| {
+        let world = world(at, &Split::even(at.tp), &one);
+        match load(tiny(), world, 32) {
+            Ok(_) => panic!("{at:?} loads"),
+            Err(e) => e.to_string(),
+        }
+    };
+    let config = tiny().config;
+    let (heads, layers) = (config.num_attention_heads, config.num_hidden_layers);
+    let text = told(layout(heads + 1, 1));
+    assert!(
+        text.contains("attention heads") && text.contains("at most"),
+        "{text}"
+    );
+    let text = told(layout(1, layers + 1));
+    assert!(
+        text.contains("layers") && text.contains(&layers.to_string()),
+        "{text}"
+    );
+}
