@@ -235,3 +235,6 @@ pub fn communication(rank: usize, reason: impl Into<String>) -> Error {
         reason: reason.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

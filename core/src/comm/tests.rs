@@ -1,0 +1,255 @@
+//! Collectives between ranks of one device, and of as many as there are ranks, against their definitions.
+
+use std::rc::Rc;
+
+use super::{Collective, CollectiveKind, LocalComm, Mesh, Placement, Reduce, Traffic, World};
+use crate::device::Device;
+use crate::device::cpu::CpuDevice;
+use crate::recording::Recording;
+use crate::shard::Split;
+use crate::tensor::Tensor;
+use crate::{DType, Result};
+
+/// Ranks together on one device, or each on its own.
+fn world(ranks: usize, together: bool) -> World {
+    let one: Rc<dyn Device> = Rc::new(CpuDevice::new());
+    let placed = (0..ranks).map(|rank| {
+        let placement = Placement::new(Mesh::tensor(ranks), rank, Split::even(ranks), false);
+        let device = match together {
+            true => Rc::clone(&one),
+            false => Rc::new(CpuDevice::new()),
+        };
+        (placement.unwrap(), device)
+    });
+    World::new(placed.collect(), Rc::new(LocalComm)).unwrap()
+}
+
+/// What each rank has: numbers whose sum depends on its order.
+fn array(rank: usize, len: usize) -> Vec<f32> {
+    let value = |i: usize| ((i * 37 + rank * 101) % 997) as f32 * 1.0e-3 + (rank as f32).exp2();
+    (0..len).map(value).collect()
+}
+
+/// The outputs of one collective, and what was sent.
+fn run(
+    world: &World,
+    shapes: impl Fn(usize) -> (Vec<usize>, Vec<usize>),
+    kind: impl Fn(usize) -> CollectiveKind,
+) -> Result<(Vec<Vec<f32>>, Traffic)> {
+    pollster::block_on(async {
+        let mut recordings = world.recordings();
+        let mut outputs = Vec::new();
+        for (rank, r) in recordings.iter_mut().enumerate() {
+            let (input, output) = shapes(rank);
+            let values = array(rank, input.iter().product());
+            let device = world.device(rank);
+            let buffer = device.alloc(4 * values.len() as u64, "input").await?;
+            device.write(&buffer, 0, bytemuck::cast_slice(&values))?;
+            let y = r.scratch(DType::F32, &output)?;
+            r.keep(&y);
+            r.communicate(Collective {
+                kind: kind(rank),
+                group: Rc::clone(&r.placement().tp),
+                input: Some(Tensor::of(buffer, DType::F32, &input)),
+                output: Some(y.clone()),
+            })?;
+            outputs.push(y);
+        }
+        let program = world.prepare(recordings).await?;
+        world.run(&program).await?;
+        let mut found = Vec::new();
+        for (rank, y) in outputs.iter().enumerate() {
+            let buffer = program.tensor(rank, y).unwrap();
+            let bytes = world.device(rank).read(&buffer, 0, y.bytes()).await?;
+            found.push(bytemuck::allocation::pod_collect_to_vec(&bytes));
+        }
+        Ok((found, world.traffic()))
+    })
+}
+
+/// Runs it both ways; gives the outputs and bytes sent, which must be the same.
+fn both(
+    ranks: usize,
+    shapes: impl Fn(usize) -> (Vec<usize>, Vec<usize>),
+    kind: impl Fn(usize) -> CollectiveKind,
+) -> (Vec<Vec<f32>>, u64) {
+    let [(together, one), (apart, many)] =
+        [true, false].map(|together| run(&world(ranks, together), &shapes, &kind).unwrap());
+    assert_eq!(together, apart, "{ranks} ranks: {:?}", kind(0));
+    assert_eq!(one, many, "{ranks} ranks: {:?}", kind(0));
+    (together, one.bytes())
+}
+
+const RANKS: [usize; 8] = [2, 3, 4, 5, 7, 8, 9, 17];
+
+#[test]
+fn reductions_are_made_in_the_order_of_ranks() {
+    for ranks in RANKS {
+        let n = 35;
+        let (found, bytes) = both(
+            ranks,
+            |_| (vec![5, 7], vec![5, 7]),
+            |_| CollectiveKind::AllReduce(Reduce::Sum),
+        );
+        let mut want = array(0, n);
+        for rank in 1..ranks {
+            for (sum, x) in want.iter_mut().zip(array(rank, n)) {
+                *sum += x;
+            }
+        }
+        assert!(found.iter().all(|y| *y == want), "{ranks} ranks");
+        assert_eq!(bytes, 2 * (ranks as u64 - 1) * 4 * n as u64);
+
+        let lens: Vec<usize> = (0..ranks).map(|r| 1 + r % 3).collect();
+        let rows: usize = lens.iter().sum();
+        let kind = CollectiveKind::ReduceScatter {
+            reduce: Reduce::Max,
+            lens: lens.clone(),
+        };
+        let (found, bytes) = both(
+            ranks,
+            |rank| (vec![rows, 3], vec![lens[rank], 3]),
+            |_| kind.clone(),
+        );
+        // The last rank has the largest numbers.
+        assert_eq!(found.concat(), array(ranks - 1, 3 * rows));
+        assert_eq!(bytes, (ranks as u64 - 1) * 4 * 3 * rows as u64);
+    }
+}
+
+#[test]
+fn parts_are_joined_along_any_axis() {
+    for ranks in RANKS {
+        let lens: Vec<usize> = (0..ranks).map(|r| 1 + (r + 1) % 3).collect();
+        let total: usize = lens.iter().sum();
+        for axis in 0..3 {
+            let shape = |len| {
+                let mut shape = vec![2, 3, 4];
+                shape[axis] = len;
+                shape
+            };
+            let kind = CollectiveKind::AllGather {
+                axis,
+                lens: lens.clone(),
+            };
+            let (found, bytes) = both(
+                ranks,
+                |rank| (shape(lens[rank]), shape(total)),
+                |_| kind.clone(),
+            );
+            let inner: usize = shape(1)[axis + 1..].iter().product();
+            let outer: usize = shape(1)[..axis].iter().product();
+            let mut want = Vec::new();
+            for o in 0..outer {
+                for (rank, len) in lens.iter().enumerate() {
+                    let all = array(rank, outer * len * inner);
+                    want.extend_from_slice(&all[o * len * inner..][..len * inner]);
+                }
+            }
+            assert!(
+                found.iter().all(|y| *y == want),
+                "{ranks} ranks, axis {axis}"
+            );
+            assert_eq!(bytes, (ranks as u64 - 1) * 4 * want.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn rows_go_to_those_that_they_are_for() {
+    for ranks in RANKS {
+        // Rank a sends (a + 2 b) mod 4 rows to rank b.
+        let rows = |from: usize, to: usize| (from + 2 * to) % 4;
+        let sends = |rank| (0..ranks).map(|to| rows(rank, to)).collect::<Vec<_>>();
+        let receives = |rank| (0..ranks).map(|from| rows(from, rank)).collect::<Vec<_>>();
+        let (found, bytes) = both(
+            ranks,
+            |rank| {
+                let [given, got] = [sends(rank), receives(rank)].map(|r| r.iter().sum());
+                (vec![given, 3], vec![got, 3])
+            },
+            |rank| CollectiveKind::AllToAll {
+                sends: sends(rank),
+                receives: receives(rank),
+            },
+        );
+        let mut sent = 0;
+        for (to, found) in found.iter().enumerate() {
+            let mut want = Vec::new();
+            for from in 0..ranks {
+                let all = array(from, 3 * sends(from).iter().sum::<usize>());
+                let first: usize = sends(from)[..to].iter().sum();
+                want.extend_from_slice(&all[3 * first..3 * (first + rows(from, to))]);
+                sent += if from == to {
+                    0
+                } else {
+                    12 * rows(from, to) as u64
+                };
+            }
+            assert_eq!(*found, want, "{ranks} ranks, to {to}");
+        }
+        assert_eq!(bytes, sent);
+    }
+}
+
+#[test]
+fn a_broadcast_gives_everybody_what_the_root_has() {
+    for ranks in RANKS {
+        let root = ranks / 2;
+        let (found, bytes) = both(
+            ranks,
+            |_| (vec![11], vec![11]),
+            |_| CollectiveKind::Broadcast { root },
+        );
+        assert!(found.iter().all(|y| *y == array(root, 11)), "{ranks} ranks");
+        assert_eq!(bytes, (ranks as u64 - 1) * 44);
+    }
+}
+
+#[test]
+fn ranks_that_wait_for_each_other_are_told() {
+    let world = world(2, true);
+    let mut recordings = world.recordings();
+    let x = Tensor::of(crate::device::Buffer::new((), 16), DType::F32, &[4]);
+    for (rank, r) in recordings.iter_mut().enumerate() {
+        let group = Rc::clone(&r.placement().tp);
+        let communicate = |r: &mut Recording, kind| {
+            r.communicate(Collective {
+                kind,
+                group: Rc::clone(&group),
+                input: Some(x.clone()),
+                output: Some(x.clone()),
+            })
+        };
+        let sum = CollectiveKind::AllReduce(Reduce::Sum);
+        let give = CollectiveKind::Broadcast { root: 0 };
+        let [first, second] = if rank == 0 { [sum, give] } else { [give, sum] };
+        communicate(r, first).unwrap();
+        communicate(r, second).unwrap();
+    }
+    let told = pollster::block_on(world.prepare(recordings));
+    let told = told.err().unwrap().to_string();
+    assert_eq!(
+        told,
+        "ranks wait for each other: rank 0 for AllReduce(Sum) among [0, 1], rank 1 for Broadcast { root: 0 } among [0, 1]"
+    );
+}
+
+#[test]
+fn what_ranks_of_a_device_compute_alike_is_computed_once() {
+    let world = world(3, true);
+    let mut recordings = world.recordings();
+    for r in &mut recordings {
+        let x = r.scratch(DType::F32, &[2, 8]).unwrap();
+        let x = r.all_reduce(&x).unwrap();
+        let norm = crate::nn::RmsNorm::new(None, 1e-5);
+        let y = r.rms_norm(&x, &norm).unwrap();
+        let z = r.add(&x, &y).unwrap();
+        r.keep(&z);
+    }
+    let lowered = super::lower::lower(&recordings, &[0, 0, 0]).unwrap();
+    let kernels: Vec<_> = (lowered.recordings[0].dispatches())
+        .map(|d| d.kernel.name)
+        .collect();
+    assert_eq!(kernels, ["all_reduce", "norm", "add"]);
+}
