@@ -5,6 +5,9 @@
 //! Vulkan adapter a failure.
 
 use std::env;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{available_parallelism, scope};
 
 use pollster::block_on;
 use shardlight::device::cpu::CpuDevice;
@@ -47,20 +50,24 @@ fn gpu_results_match_the_references() {
         println!("no GPU adapter: nothing was run");
     }
     for index in 0..found.len() {
-        let mut report = Report::default();
-        let mut device = open(index);
-        for kernel in selected() {
-            for case in (kernel.cases)() {
-                let want = reference(kernel, &case);
-                for variant in (kernel.variants)(&case.params, device.limits()) {
-                    let ran = report.add(&device, kernel, &case, Some(variant.name), &want);
-                    if !ran {
-                        // A device that failed once fails for ever.
-                        device = open(index);
-                    }
-                }
+        // Most of the time goes into the driver's compiler, which works in the calling thread.
+        let threads = available_parallelism().map_or(1, |n| n.get().min(8));
+        let next = AtomicUsize::new(0);
+        let selected = selected();
+        let work = || {
+            let mut report = Report::default();
+            let mut device = open(index);
+            while let Some(kernel) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
+                report.add_variants(&mut device, index, kernel);
             }
-        }
+            report
+        };
+        let report = scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let reports =
+                (workers.into_iter()).map(|w| w.join().unwrap_or_else(|p| resume_unwind(p)));
+            reports.fold(Report::default(), Report::and)
+        });
         report.finish();
     }
 }
@@ -129,6 +136,29 @@ impl Report {
                 false
             }
         }
+    }
+
+    /// Runs every variant of every case on the adapter `index`.
+    fn add_variants(&mut self, device: &mut WgpuDevice, index: usize, kernel: &'static Kernel) {
+        for case in (kernel.cases)() {
+            let want = reference(kernel, &case);
+            for variant in (kernel.variants)(&case.params, device.limits()) {
+                if !self.add(device, kernel, &case, Some(variant.name), &want) {
+                    // A device that failed once fails for ever.
+                    *device = open(index);
+                }
+            }
+        }
+    }
+
+    /// Both reports as one.
+    fn and(mut self, other: Report) -> Report {
+        if self.device.is_empty() {
+            self.device = other.device;
+        }
+        self.cases += other.cases;
+        self.failures.extend(other.failures);
+        self
     }
 
     fn finish(self) {
