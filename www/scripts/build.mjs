@@ -44,9 +44,10 @@ const features = [
 ];
 const wasm = join(pkg, `${NAME}_bg.wasm`);
 const small = join(pkg, `${NAME}_opt.wasm`);
-// binaryen's program is itself wasm, run by node.
+// binaryen's program is itself wasm, run by node. Only names go: -O2 takes minutes for 4 % fewer bytes, which are
+// 1 % more after brotli, and no faster within the noise.
 const opt = join(www, "node_modules", "binaryen", "bin", "wasm-opt");
-run(process.execPath, [opt, wasm, "-o", small, "-O2", "--strip-debug", "--strip-producers", ...features.map((f) => `--enable-${f}`)]);
+run(process.execPath, [opt, wasm, "-o", small, "--strip-debug", "--strip-producers", ...features.map((f) => `--enable-${f}`)]);
 const raw = statSync(built).size;
 renameSync(small, wasm);
 
