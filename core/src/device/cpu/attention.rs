@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::dot::decode;
+use super::dot::decode_row;
 use super::gemm::{Panel, Size, gemm, transpose};
 use super::simd::{Level, Simd, Task, dispatch, lanes, lanes_mut, math};
 use super::{CpuDispatch, parallel, scratch, threads};
@@ -140,6 +140,7 @@ impl Attention<'_> {
                 let memory = rows * (padded + KEYS) + KEYS * (2 * padded + padded_v);
                 scratch::with(memory, |memory| {
                     let task = Part {
+                        level,
                         call: self,
                         g,
                         tokens,
@@ -248,6 +249,7 @@ fn combine<'a>(
 
 /// Some tokens' queries of one KV head against some keys.
 struct Part<'a> {
+    level: Level,
     call: &'a Attention<'a>,
     g: usize,
     tokens: Range<usize>,
@@ -292,8 +294,16 @@ impl Task for Part<'_> {
         };
         for first in self.keys.clone().step_by(KEYS) {
             let n = (self.keys.end - first).min(KEYS);
-            fetch(s, call, call.k, self.g, first..first + n, d, keys);
-            fetch(s, call, call.v, self.g, first..first + n, call.dv, values);
+            fetch(self.level, call, call.k, self.g, first..first + n, d, keys);
+            fetch(
+                self.level,
+                call,
+                call.v,
+                self.g,
+                first..first + n,
+                call.dv,
+                values,
+            );
             let k = Panel {
                 data: keys,
                 stride: width,
@@ -347,9 +357,8 @@ impl Task for Part<'_> {
 }
 
 /// Rows `keys` of KV head `g`, each `d` long, as f32, padded with zeros to whole vectors.
-#[inline(always)]
-fn fetch<S: Simd>(
-    s: S,
+fn fetch(
+    level: Level,
     call: &Attention<'_>,
     cache: &[u8],
     g: usize,
@@ -361,11 +370,11 @@ fn fetch<S: Simd>(
     let row_bytes = d / call.dtype.block_len() * call.dtype.block_bytes();
     if d == width && !call.tokens_first {
         let from = &cache[call.key(g, keys.start) * row_bytes..][..keys.len() * row_bytes];
-        return decode(s, call.dtype, from, &mut to[..keys.len() * width]);
+        return decode_row(level, call.dtype, from, &mut to[..keys.len() * width]);
     }
     for (key, to) in keys.zip(to.chunks_exact_mut(width)) {
         let from = &cache[call.key(g, key) * row_bytes..][..row_bytes];
-        decode(s, call.dtype, from, &mut to[..d]);
+        decode_row(level, call.dtype, from, &mut to[..d]);
         to[d..].fill(0.0);
     }
 }

@@ -1,5 +1,7 @@
 //! Dot products of quantised rows with f32 vectors, and decoded rows.
 
+use std::marker::PhantomData;
+
 use super::formats::{self, F16Table, Format, Sink, f16_table, with_format};
 use super::simd::{Level, Simd, Task, dispatch, lanes, lanes_mut};
 use crate::DType;
@@ -188,19 +190,22 @@ fn dot_rows<S: Simd, F: Format, const R: usize, const T: usize>(
 }
 
 /// Dot products of consecutive rows with all vectors.
-struct Rows<'a, 'y, 'o> {
-    dtype: DType,
+///
+/// The format is a type, so that each has a function of its own: with all of them in one, LLVM took minutes.
+struct Rows<'a, 'y, 'o, F> {
+    format: PhantomData<F>,
+    row_bytes: usize,
     bytes: &'a [u8],
     x: &'a Activations<'a>,
     /// One slice per vector, with an element per row.
     out: &'y mut [&'o mut [f32]],
 }
 
-impl Rows<'_, '_, '_> {
+impl<F: Format> Rows<'_, '_, '_, F> {
     #[inline(always)]
-    fn tokens<S: Simd, F: Format, const R: usize, const T: usize>(&mut self, s: S, first: usize) {
+    fn tokens<S: Simd, const R: usize, const T: usize>(&mut self, s: S, first: usize) {
         let f16s = f16_table();
-        let row_bytes = row_bytes(self.dtype, self.x.k);
+        let row_bytes = self.row_bytes;
         let out = &mut self.out[first..first + T];
         let rows = out[0].len();
         let row = |n: usize| &self.bytes[n * row_bytes..][..row_bytes];
@@ -228,26 +233,24 @@ impl Rows<'_, '_, '_> {
     }
 }
 
-impl Task for Rows<'_, '_, '_> {
+impl<F: Format> Task for Rows<'_, '_, '_, F> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let tokens = self.out.len();
-        with_format!(self.dtype, F => {
-            let mut t = 0;
-            while t + 4 <= tokens {
-                self.tokens::<S, F, 1, 4>(s, t);
-                t += 4;
-            }
-            if t + 2 <= tokens {
-                self.tokens::<S, F, 1, 2>(s, t);
-                t += 2;
-            }
-            if t < tokens {
-                self.tokens::<S, F, 2, 1>(s, t);
-            }
-        })
+        let mut t = 0;
+        while t + 4 <= tokens {
+            self.tokens::<S, 1, 4>(s, t);
+            t += 4;
+        }
+        if t + 2 <= tokens {
+            self.tokens::<S, 1, 2>(s, t);
+            t += 2;
+        }
+        if t < tokens {
+            self.tokens::<S, 2, 1>(s, t);
+        }
     }
 }
 
@@ -275,15 +278,11 @@ pub fn dot_into(
     x: &Activations<'_>,
     out: &mut [&mut [f32]],
 ) {
-    dispatch(
-        level,
-        Rows {
-            dtype,
-            bytes,
-            x,
-            out,
-        },
-    );
+    let row_bytes = row_bytes(dtype, x.k);
+    with_format!(dtype, F => {
+        let format = PhantomData::<F>;
+        dispatch(level, Rows { format, row_bytes, bytes, x, out })
+    })
 }
 
 /// The dot product of a weight's row in the file's layout with `x`.
@@ -299,28 +298,20 @@ pub fn dot(level: Level, dtype: DType, row: &[u8], x: &[f32]) -> f32 {
 }
 
 /// A row to be decoded.
-struct Decode<'a> {
-    dtype: DType,
+struct Decode<'a, F> {
+    format: PhantomData<F>,
     bytes: &'a [u8],
     out: &'a mut [f32],
 }
 
-impl Task for Decode<'_> {
+impl<F: Format> Task for Decode<'_, F> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        decode(s, self.dtype, self.bytes, self.out);
-    }
-}
-
-/// [`decode_row`] inside a task.
-#[inline(always)]
-pub fn decode<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    let f16s = f16_table();
-    with_format!(dtype, F => {
-        let mut blocks = bytes.chunks_exact(F::BYTES);
-        let mut values = out.chunks_exact_mut(F::LEN);
+        let f16s = f16_table();
+        let mut blocks = self.bytes.chunks_exact(F::BYTES);
+        let mut values = self.out.chunks_exact_mut(F::LEN);
         for (block, y) in blocks.by_ref().zip(values.by_ref()) {
             F::block(s, f16s, block, &mut DecodeSink(y));
         }
@@ -332,7 +323,7 @@ pub fn decode<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f32]) {
             F::block(s, f16s, &block, &mut DecodeSink(&mut y));
             rest.copy_from_slice(&y[..rest.len()]);
         }
-    })
+    }
 }
 
 /// Decodes whole blocks in the file's layout.
@@ -342,5 +333,8 @@ pub fn decode<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f32]) {
 /// If `bytes` is not `out.len()` elements of `dtype`.
 pub fn decode_row(level: Level, dtype: DType, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(bytes.len(), row_bytes(dtype, out.len()), "{dtype} row");
-    dispatch(level, Decode { dtype, bytes, out });
+    with_format!(dtype, F => {
+        let format = PhantomData::<F>;
+        dispatch(level, Decode { format, bytes, out })
+    })
 }

@@ -4,7 +4,7 @@
 //! Tokens run along the vectors: x is transposed once, into groups of tokens that stay in the
 //! second-level cache; weights are broadcast in the order in which they were decoded.
 
-use super::dot::{decode, row_bytes};
+use super::dot::{decode_row, row_bytes};
 use super::gemm::{Panel, Size, gemm, transpose};
 use super::matvec::{Linear, columns};
 use super::simd::{Level, Simd, Task, dispatch};
@@ -93,7 +93,7 @@ fn multiply_block(
                 let rows = out[0].len();
                 for (&(dtype, bytes), tile) in weights.iter().zip([&mut *tile, &mut *other]) {
                     let row_bytes = row_bytes(dtype, call.k);
-                    let task = Multiply {
+                    let mut product = Multiply {
                         dtype,
                         bytes: &bytes[first * row_bytes..][..rows * row_bytes],
                         k: call.k,
@@ -104,7 +104,7 @@ fn multiply_block(
                         tile,
                         stride,
                     };
-                    dispatch(level, task);
+                    product.run(level);
                 }
                 if let Finish::Gated(f) = finish {
                     let len = rows * stride;
@@ -158,11 +158,8 @@ struct Multiply<'a> {
     stride: usize,
 }
 
-impl Task for Multiply<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+impl Multiply<'_> {
+    fn run(&mut self, level: Level) {
         let row_bytes = row_bytes(self.dtype, self.k);
         for k0 in (0..self.k).step_by(BLOCK_K) {
             let k = (self.k - k0).min(BLOCK_K);
@@ -170,22 +167,39 @@ impl Task for Multiply<'_> {
             let bytes = k / self.dtype.block_len() * self.dtype.block_bytes();
             for n in 0..self.rows {
                 let row = &self.bytes[n * row_bytes + at..][..bytes];
-                decode(s, self.dtype, row, &mut self.decoded[n * BLOCK_K..][..k]);
+                let decoded = &mut self.decoded[n * BLOCK_K..][..k];
+                decode_row(level, self.dtype, row, decoded);
             }
-            for first in (0..self.tokens).step_by(GROUP) {
-                let n = (self.tokens - first).min(GROUP);
-                let size = Size { m: self.rows, n, k };
-                let w = Panel {
-                    data: self.decoded,
-                    stride: BLOCK_K,
-                };
-                let x = Panel {
-                    data: &self.packed[first * self.k + k0 * n..],
-                    stride: n,
-                };
-                let tile = &mut self.tile[first..];
-                gemm(s, size, w, x, tile, self.stride, k0 > 0);
-            }
+            dispatch(level, Block { of: self, k0, k });
+        }
+    }
+}
+
+/// The product of decoded weights, elements `k0..k0 + k` of their rows.
+struct Block<'a, 'b> {
+    of: &'a mut Multiply<'b>,
+    k0: usize,
+    k: usize,
+}
+
+impl Task for Block<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Block { of, k0, k } = self;
+        for first in (0..of.tokens).step_by(GROUP) {
+            let n = (of.tokens - first).min(GROUP);
+            let size = Size { m: of.rows, n, k };
+            let w = Panel {
+                data: of.decoded,
+                stride: BLOCK_K,
+            };
+            let x = Panel {
+                data: &of.packed[first * of.k + k0 * n..],
+                stride: n,
+            };
+            gemm(s, size, w, x, &mut of.tile[first..], of.stride, k0 > 0);
         }
     }
 }
