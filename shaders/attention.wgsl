@@ -1,5 +1,5 @@
 // attention: y[t, h] = sum_s p_s v[g, s],  p = softmax_s(SCALE * q[t, h] . k[g, s]),
-// s = 0 ..= pos + t,  g = h / (H / KVH)
+// s = 0 ..= pos + t,  g = (h + HEAD0) / GROUP
 //
 // q           (B, T, H, D)    f32  read    HEADS_FIRST: (B, H, T, D)
 // k_cache     (B, KVH, S, D)       read    TOKENS_FIRST: (B, S, KVH, D)
@@ -11,6 +11,7 @@
 //
 // Caches are f32, f16 (KV_F16: pairs in u32) or q8_0 (KV_Q8_0: rows as core/src/weights/planar.rs
 // has them, D and DV multiples of 32). Softmax is online, in f32: no (T, S) matrix is in memory.
+// PARTIAL: H is not KVH * GROUP, or HEAD0 not 0: a rank's heads, which begin or end inside a group.
 // D and DV are even. A row without a key to attend to gives zeros. A `row` is a (t, h) with h among
 // the heads of one KV head. One of four ways, by a switch:
 //   SERIAL     one invocation per row, no barrier (adapters that are CPUs)
@@ -23,6 +24,9 @@
 const B: u32 = 1u;
 const H: u32 = 9u;
 const KVH: u32 = 3u;
+// Query heads of a KV head in the whole model, and place of this call's first one in its group.
+const GROUP: u32 = 3u;
+const HEAD0: u32 = 0u;
 const D: u32 = 64u;
 const DV: u32 = 64u;
 const SCALE: f32 = 0.125;
@@ -103,11 +107,9 @@ fn unpack(p: packed) -> few {
 
 #import attention_rules
 
-// Columns of a row of q and k, and of v and y, in units of `few`; rows of one token that share a
-// KV head; KV heads of all sequences.
+// Columns of a row of q and k, and of v and y, in units of `few`; KV heads of all sequences.
 const COLS: u32 = D / FEW;
 const COLS_V: u32 = DV / FEW;
-const GROUP: u32 = H / KVH;
 const ALL_KVH: u32 = B * KVH;
 
 // Rows of a cache from one key to the next, and the size of a row in units of `packed`.
@@ -175,9 +177,31 @@ fn query_row(x: Query) -> u32 {
 #endif
 }
 
+/// First of the heads that read KV head `g`, and how many they are.
+fn first_head(g: u32) -> u32 {
+#if PARTIAL
+    return max(g * GROUP, HEAD0) - HEAD0;
+#else
+    return g * GROUP;
+#endif
+}
+
+fn heads_of(g: u32) -> u32 {
+#if PARTIAL
+    return min((g + 1u) * GROUP - HEAD0, H) - first_head(g);
+#else
+    return GROUP;
+#endif
+}
+
+fn kv_head(h: u32) -> u32 {
+    return (h + HEAD0) / GROUP;
+}
+
 /// Row `row` of KV head `g`.
 fn query_of(b: u32, g: u32, row: u32) -> Query {
-    return Query(b, row / GROUP, g * GROUP + row % GROUP);
+    let heads = heads_of(g);
+    return Query(b, row / heads, first_head(g) + row % heads);
 }
 
 /// Largest score and sum of a row before its first key; only one of those that share a row is `one`.

@@ -17,10 +17,11 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let rows = args.T * GROUP;
     let id = group.x + group.y * groups.x;
     let b = (id % ALL_KVH) / KVH;
     let g = id % KVH;
+    let heads = heads_of(g);
+    let rows = args.T * heads;
     let first = (id / ALL_KVH) * ROWS;
     if first >= rows {
         return;
@@ -45,8 +46,8 @@ fn main(
     }
     let keys = seen_keys(b, x.t);
     // The same for all invocations, so that they load the same keys.
-    let begin = seen_keys(b, first / GROUP).first;
-    let end = seen_keys(b, (min(first + ROWS, rows) - 1u) / GROUP).end;
+    let begin = seen_keys(b, first / heads).first;
+    let end = seen_keys(b, (min(first + ROWS, rows) - 1u) / heads).end;
     let cache = cache_row(b, g);
     var largest = start_largest(x.h);
     var sum = start_sum(one);

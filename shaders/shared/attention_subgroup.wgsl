@@ -28,7 +28,7 @@ fn main(
     }
     let x = Query(id / (args.T * H), (id / H) % args.T, id % H);
     let keys = seen_keys(x.b, x.t);
-    let cache = cache_row(x.b, x.h / GROUP);
+    let cache = cache_row(x.b, kv_head(x.h));
     let q_at = query_row(x) * COLS;
     let y_at = query_row(x) * COLS_V;
     var query: array<few, OWN_COLS>;

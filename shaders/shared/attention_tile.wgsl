@@ -21,17 +21,18 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let rows = args.T * GROUP;
     let id = group.x + group.y * groups.x;
     let b = (id % ALL_KVH) / KVH;
     let g = id % KVH;
+    let heads = heads_of(g);
+    let rows = args.T * heads;
     if (id / ALL_KVH) * ROWS >= rows {
         return;
     }
     // The longest rows first: they finish last.
     let first = ((rows - 1u) / ROWS - id / ALL_KVH) * ROWS;
-    let begin = seen_keys(b, first / GROUP).first;
-    let end = seen_keys(b, (min(first + ROWS, rows) - 1u) / GROUP).end;
+    let begin = seen_keys(b, first / heads).first;
+    let end = seen_keys(b, (min(first + ROWS, rows) - 1u) / heads).end;
     let cache = cache_row(b, g);
     for (var i = lane; i < ROWS * COLS; i += WG) {
         let other = query_of(b, g, min(first + i / COLS, rows - 1u));

@@ -24,7 +24,7 @@ fn main(
     }
     let x = Query(id / (args.T * H), (id / H) % args.T, id % H);
     let keys = seen_keys(x.b, x.t);
-    let cache = cache_row(x.b, x.h / GROUP);
+    let cache = cache_row(x.b, kv_head(x.h));
     for (var c = lane; c < COLS; c += WG) {
         query[c] = q[query_row(x) * COLS + c] * SCALE;
     }

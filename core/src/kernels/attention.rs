@@ -2,14 +2,15 @@
 //! (arXiv:2205.14135, algorithm 1; grouped heads: arXiv:2305.13245).
 //!
 //! Token t (position `step.pos + t`) sees the cache rows that the [rules](super::attention_rules)
-//! say: `0 ..= step.pos + t` without any. Head h reads KV head `h / (H / KVH)`. Caches are those of
-//! [`kv_append`](super::kv_append). A sink is one score more in a head's softmax, without a value
+//! say: `0 ..= step.pos + t` without any. Head h reads KV head `(h + HEAD0) / GROUP`. Caches are those
+//! of [`kv_append`](super::kv_append). A sink is one score more in a head's softmax, without a value
 //! (gpt-oss). A token that sees no key gives zeros.
 //!
-//! Params: `B` sequences, `T` tokens, `H` heads, `KVH` KV heads (divides `H`), `D` head size and
-//! `DV` that of the values (even, at most 512), `S` cache capacity, `SCALE` of the scores, `KV_F16`,
-//! `KV_Q8_0`, `HEADS_FIRST` (q and y are (B, H, T, D)), `TOKENS_FIRST` (caches are (B, S, KVH, D)),
-//! `SINKS`, and those of the rules.
+//! Params: `B` sequences, `T` tokens, `H` heads, `KVH` KV heads, `GROUP` heads of a KV head, `HEAD0`
+//! place of the first head in its group, `PARTIAL` (`HEAD0` is not 0, or `H` not `KVH * GROUP`: a
+//! rank's heads, which begin or end inside a group), `D` head size and `DV` that of the values (even,
+//! at most 512), `S` cache capacity, `SCALE` of the scores, `KV_F16`, `KV_Q8_0`, `HEADS_FIRST` (q and y
+//! are (B, H, T, D)), `TOKENS_FIRST` (caches are (B, S, KVH, D)), `SINKS`, and those of the rules.
 
 use super::attention_rules::{self, Mask, MaskKind, Rules};
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
@@ -49,8 +50,13 @@ pub struct Call {
     pub tokens: usize,
     /// H: heads.
     pub heads: usize,
-    /// KV heads; divides the heads.
+    /// KV heads.
     pub kv_heads: usize,
+    /// Heads of a KV head in the whole model.
+    pub group: usize,
+    /// Place of the first head in its group, less than `group`. The groups at both ends may be
+    /// partial: `(kv_heads - 1) group < first_head + heads <= kv_heads group`.
+    pub first_head: usize,
     /// D: size of a head of q and k.
     pub head_size: usize,
     /// DV: size of a head of v and y.
@@ -72,7 +78,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Plain causal attention of one sequence, scaled by `1 / sqrt(D)`, over an f32 cache.
+    /// Plain causal attention of one sequence and whole groups, scaled by `1 / sqrt(D)`, over an f32
+    /// cache.
     pub fn causal(
         tokens: usize,
         heads: usize,
@@ -85,6 +92,8 @@ impl Call {
             tokens,
             heads,
             kv_heads,
+            group: heads / kv_heads,
+            first_head: 0,
             head_size,
             v_head_size: head_size,
             capacity,
@@ -100,11 +109,15 @@ impl Call {
 
 /// Parameters of a call.
 pub fn params(call: &Call) -> Params {
+    let partial = call.first_head != 0 || call.heads != call.kv_heads * call.group;
     let p = Params::new()
         .u32("B", call.batch as u32)
         .u32("T", call.tokens as u32)
         .u32("H", call.heads as u32)
         .u32("KVH", call.kv_heads as u32)
+        .u32("GROUP", call.group as u32)
+        .u32("HEAD0", call.first_head as u32)
+        .switch("PARTIAL", partial)
         .u32("D", call.head_size as u32)
         .u32("DV", call.v_head_size as u32)
         .u32("S", call.capacity as u32)
@@ -125,7 +138,7 @@ fn pairs(p: &Params) -> bool {
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
     let (tokens, heads, kv_heads) = (p.get("T"), p.get("H"), p.get("KVH"));
     let (batch, v_head_size) = (p.get("B"), p.get("DV"));
-    let rows = tokens * (heads / kv_heads);
+    let rows = tokens * group(p);
     let each = fold(batch * tokens * heads, limits);
     let serial = Variant::new("serial", fold(rows.div_ceil(8) * kv_heads * batch, limits))
         .set("WG", 8)
@@ -133,7 +146,7 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
         .flag_if("PAIRS", pairs(p));
     // As many parts of a row's sums as workgroup memory holds.
     let most = limits.max_workgroup_bytes / (4 * v_head_size + 8);
-    let split = Variant::new("split", each)
+    let split = Variant::new("split", fold(rows * kv_heads * batch, limits))
         .set("WG", most.clamp(1, 8))
         .flag("SERIAL")
         .flag("SPLIT")
@@ -157,6 +170,11 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
         variants.rotate_right(2);
     }
     variants
+}
+
+/// Most heads of this call that share a KV head.
+fn group(p: &Params) -> u32 {
+    p.get("GROUP").min(p.get("H"))
 }
 
 /// Decoding on GPUs with subgroup operations.
@@ -191,7 +209,7 @@ fn tile(p: &Params, limits: &Limits) -> Option<Variant> {
     let (rows, keys) = sizes.into_iter().find(|(rows, keys)| {
         4 * (rows * head_size + keys * pitch + 2 * rows * keys) <= limits.max_workgroup_bytes
     })?;
-    let groups = (p.get("T") * (p.get("H") / kv_heads)).div_ceil(rows) * kv_heads * p.get("B");
+    let groups = (p.get("T") * group(p)).div_ceil(rows) * kv_heads * p.get("B");
     let variant = Variant::new("tile", fold(groups, limits))
         .set("WG", limits.max_workgroup_size.min(256))
         .set("ROWS", rows)
@@ -213,7 +231,7 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
             true => (b * heads + h) * tokens + t,
             false => i,
         };
-        let g = h / (heads / kv_heads);
+        let g = (h + p.size("HEAD0")) / p.size("GROUP");
         let key = |s: usize| match p.is("TOKENS_FIRST") {
             true => (b * capacity + s) * kv_heads + g,
             false => (b * kv_heads + g) * capacity + s,
@@ -290,6 +308,63 @@ fn cases() -> Vec<Case> {
         }
     }
     cases.extend(rules_cases());
+    cases.extend(partial_cases());
+    cases
+}
+
+/// Heads of one rank of several: they begin or end inside a group.
+fn partial_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (heads, kv_heads, group, first_head) in [
+        (5, 2, 3, 0),
+        (4, 2, 3, 2),
+        (2, 2, 3, 2),
+        (1, 1, 4, 3),
+        (7, 3, 3, 1),
+    ] {
+        let whole = |tokens| Call {
+            group,
+            first_head,
+            ..Call::causal(tokens, heads, kv_heads, 32, 150)
+        };
+        let (decode, prefill) = (whole(1), whole(19));
+        cases.push(case(99, &[], decode.clone()));
+        cases.push(case(99, &[], prefill.clone()));
+        let alibi = Rules {
+            alibi: true,
+            ..Rules::default()
+        };
+        for plain in [decode, prefill] {
+            let call = Call {
+                kv: DType::F16,
+                sinks: true,
+                rules: alibi.clone(),
+                ..plain
+            };
+            cases.push(case(99, &[], call.clone()));
+            let mask = Mask {
+                kind: MaskKind::Additive,
+                shape: [2, heads, call.tokens, 150],
+            };
+            let rules = Rules {
+                mask: Some(mask),
+                ..Rules::default()
+            };
+            let batch = 2;
+            let (heads_first, tokens_first) = (first_head > 0, group == 3);
+            cases.push(case(
+                99,
+                &[],
+                Call {
+                    batch,
+                    heads_first,
+                    tokens_first,
+                    rules,
+                    ..call
+                },
+            ));
+        }
+    }
     cases
 }
 

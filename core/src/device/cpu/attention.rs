@@ -39,8 +39,10 @@ pub fn attention(d: &CpuDispatch<'_>) {
     let rules = Adjust::new(d, position, 5);
     let call = Attention {
         batch,
+        heads,
         kv_heads,
-        group: heads / kv_heads,
+        group: p.size("GROUP"),
+        first_head: p.size("HEAD0"),
         d: size,
         dv: v_size,
         scale: p.number("SCALE"),
@@ -69,10 +71,14 @@ pub fn attention(d: &CpuDispatch<'_>) {
 pub struct Attention<'a> {
     /// Sequences.
     pub batch: usize,
+    /// Query heads.
+    pub heads: usize,
     /// KV heads.
     pub kv_heads: usize,
-    /// Query heads per KV head.
+    /// Query heads per KV head in the whole model.
     pub group: usize,
+    /// Place of the first query head in its group.
+    pub first_head: usize,
     /// Head size of q and k.
     pub d: usize,
     /// Head size of v and y.
@@ -162,11 +168,11 @@ impl Attention<'_> {
             let partial = &*partial;
             let combine = |i: usize, y: &mut [f32]| {
                 for (j, y) in y.chunks_mut(self.dv).enumerate() {
-                    let (g, t, h) = self.place(i * self.group + j);
+                    let (g, t, head) = self.place(i * self.group + j);
                     let first = (g * blocks + t / block) * splits;
-                    let row = t % block * self.group + h;
+                    let held = self.heads_of(g);
+                    let row = t % block * held.len() + head - held.start;
                     let parts = partial[first * part_len..].chunks(part_len).take(splits);
-                    let head = g % self.kv_heads * self.group + h;
                     let sink = self.sinks.map(|s| s[head]);
                     combine(parts, row, rows, padded_v, sink, y);
                 }
@@ -182,25 +188,31 @@ impl Attention<'_> {
         });
     }
 
-    /// KV head of all sequences, token, and head within the KV head's of row `i` of q and y.
+    /// Query heads that read KV head `g` of all sequences.
+    fn heads_of(&self, g: usize) -> Range<usize> {
+        let first = g % self.kv_heads * self.group;
+        let end = (first + self.group - self.first_head).min(self.heads);
+        first.saturating_sub(self.first_head)..end
+    }
+
+    /// KV head of all sequences, token, and head of row `i` of q and y.
     fn place(&self, i: usize) -> (usize, usize, usize) {
-        let (tokens, heads) = (self.tokens, self.kv_heads * self.group);
+        let (tokens, heads) = (self.tokens, self.heads);
         let (b, t, h) = if self.heads_first {
             (i / tokens / heads, i % tokens, i / tokens % heads)
         } else {
             (i / heads / tokens, i / heads % tokens, i % heads)
         };
-        (b * self.kv_heads + h / self.group, t, h % self.group)
+        let g = (h + self.first_head) / self.group;
+        (b * self.kv_heads + g, t, h)
     }
 
-    /// Row of q and y of token `t` and head `h` of those of KV head `g` of all sequences.
-    fn row(&self, g: usize, t: usize, h: usize) -> usize {
-        let (b, h) = (g / self.kv_heads, g % self.kv_heads * self.group + h);
-        let heads = self.kv_heads * self.group;
+    /// Row of q and y of token `t` and head `h` of sequence `b`.
+    fn row(&self, b: usize, t: usize, h: usize) -> usize {
         if self.heads_first {
-            (b * heads + h) * self.tokens + t
+            (b * self.heads + h) * self.tokens + t
         } else {
-            (b * self.tokens + t) * heads + h
+            (b * self.tokens + t) * self.heads + h
         }
     }
 
@@ -266,7 +278,9 @@ impl Task for Part<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let call = self.call;
-        let (d, width, group) = (call.d, call.d.next_multiple_of(16), call.group);
+        let (d, width) = (call.d, call.d.next_multiple_of(16));
+        let heads = call.heads_of(self.g);
+        let group = heads.len();
         let v_width = call.dv.next_multiple_of(16);
         let (out, rest) = self.out.split_at_mut(self.rows * v_width);
         let (max, sum) = rest.split_at_mut(self.rows);
@@ -280,7 +294,8 @@ impl Task for Part<'_> {
         let (keys_t, values) = rest.split_at_mut(KEYS * width);
         let sequence = self.g / call.kv_heads;
         for r in 0..rows {
-            let row = call.row(self.g, self.tokens.start + r / group, r % group);
+            let (t, head) = (self.tokens.start + r / group, heads.start + r % group);
+            let row = call.row(sequence, t, head);
             let from = &call.q[row * d..][..d];
             let to = &mut q[r * width..][..width];
             for (to, from) in to.iter_mut().zip(from) {
@@ -331,7 +346,7 @@ impl Task for Part<'_> {
                 let out = &mut out[r * v_width..][..v_width];
                 let seen = seen.start - first..seen.end.max(seen.start) - first;
                 if call.rules.is_needed() {
-                    let head = self.g % call.kv_heads * group + r % group;
+                    let head = heads.start + r % group;
                     let from = first + seen.start;
                     call.rules
                         .row([sequence, head, t], from, &mut scores[seen.clone()]);

@@ -173,8 +173,10 @@ fn attention_is_that_of_f64_at_every_level() {
         let rules = Adjust::plain(&params, position);
         let call = Attention {
             batch: 1,
+            heads: kv_heads * group,
             kv_heads,
             group,
+            first_head: 0,
             d,
             dv: d,
             scale: 0.1,
