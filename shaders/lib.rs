@@ -77,6 +77,11 @@ pub const KERNELS: &[Source] = &[
     ("softmax", include_str!("softmax.wgsl")),
     ("top_k", include_str!("top_k.wgsl")),
     ("transpose", include_str!("transpose.wgsl")),
+    (
+        "vocab_cross_entropy",
+        include_str!("vocab_cross_entropy.wgsl"),
+    ),
+    ("vocab_sums", include_str!("vocab_sums.wgsl")),
 ];
 
 /// What kernels import.

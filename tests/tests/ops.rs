@@ -203,6 +203,35 @@ fn recorded_results_of_pytorch_are_met_on_every_device() {
     }
 }
 
+#[test]
+fn vocab_parallel_cross_entropy_is_pytorchs_at_every_world_size() {
+    for device in devices() {
+        for smoothing in ["0.0", "0.1"] {
+            let name = format!("cross_entropy_ls{smoothing}.safetensors");
+            let bytes = fs::read(data().join("layers").join(&name)).expect("is readable");
+            let mut file = TensorFile::read(&name, &bytes).expect("is a file of tensors");
+            let kind = "vocab_parallel_cross_entropy".to_owned();
+            file.metadata.insert("kind".into(), kind);
+            for world_size in [1, 2, 3, 4, 7, 37] {
+                file.metadata
+                    .insert("world_size".into(), world_size.to_string());
+                let compared = block_on(ops::check(&*device, &name, &file))
+                    .unwrap_or_else(|e| panic!("{name} on {world_size} ranks: {e}"));
+                // The loss and its gradient.
+                assert_eq!(compared.len(), 2);
+                for c in compared {
+                    let (op, tensor, nmse) = (c.op, &c.tensor, c.nmse);
+                    let on = device.info();
+                    assert!(
+                        c.passes(),
+                        "{name} on {world_size} ranks, {on}: {op} {tensor}: NMSE {nmse:.1e}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Sections whose systems belong to sharding and to mixture of experts.
 const ELSEWHERE: &[&str] = &["Parallel layers", "Mixture of experts"];
 

@@ -57,6 +57,8 @@ pub mod sequence;
 pub mod softmax;
 pub mod top_k;
 pub mod transpose;
+pub mod vocab_cross_entropy;
+pub mod vocab_sums;
 pub mod window;
 
 use std::collections::BTreeMap;
@@ -122,6 +124,8 @@ pub static KERNELS: &[&Kernel] = &[
     &softmax::KERNEL,
     &top_k::KERNEL,
     &transpose::KERNEL,
+    &vocab_cross_entropy::KERNEL,
+    &vocab_sums::KERNEL,
 ];
 
 /// What a kernel does with a binding.

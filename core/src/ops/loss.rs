@@ -19,19 +19,20 @@ const GROUPS: Input = Input::new(
     "V",
     "group of each class; negative: the background, 0",
 );
-const DY: Input = Input::optional("dy", "any", "of the loss' shape; 1 when left out");
+pub(super) const DY: Input = Input::optional("dy", "any", "of the loss' shape; 1 when left out");
 const AXIS: Setting = Setting::maybe_int(
     "axis",
     "that of the classes; when left out the second, or the only one",
 );
-const REDUCTION: Setting = Setting::choice(
+pub(super) const REDUCTION: Setting = Setting::choice(
     "reduction",
     "mean",
     &["none", "sum", "mean"],
     "mean: by the weights of the labels that are not ignored",
 );
-const IGNORE: Setting = Setting::int("ignore_index", -100, "label that gives loss and gradient 0");
-const SMOOTHING: Setting = Setting::float(
+pub(super) const IGNORE: Setting =
+    Setting::int("ignore_index", -100, "label that gives loss and gradient 0");
+pub(super) const SMOOTHING: Setting = Setting::float(
     "label_smoothing",
     0.0,
     "share of the target that is spread over all classes",
@@ -41,7 +42,8 @@ const EPS: Setting = Setting::float(
     1e-5,
     "added where the gradient divides by a probability",
 );
-const LOSS: Output = Output::new("loss", "any", "of the shape of the labels, or one number");
+pub(super) const LOSS: Output =
+    Output::new("loss", "any", "of the shape of the labels, or one number");
 
 pub static OPS: &[Op] = &[
     Op {
@@ -311,7 +313,7 @@ impl Taken {
 }
 
 /// Refuses labels that are neither a class nor ignored, which a device could only answer with NaN.
-fn check_labels(c: &Call<'_>, classes: usize, ignore: i64) -> Result<()> {
+pub(super) fn check_labels(c: &Call<'_>, classes: usize, ignore: i64) -> Result<()> {
     let labels = c.array("labels").to_i64().unwrap_or_default();
     let wrong = |l: &i64| *l != ignore && !(0..classes as i64).contains(l);
     match labels.iter().position(wrong) {

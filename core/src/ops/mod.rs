@@ -27,6 +27,7 @@ mod shape;
 mod sizes;
 mod softmax;
 mod transformer_ffn;
+mod vocab_parallel;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,6 +61,7 @@ static OPS: &[&[Op]] = &[
     sampling::OPS,
     softmax::OPS,
     transformer_ffn::OPS,
+    vocab_parallel::OPS,
 ];
 
 /// Every operator.

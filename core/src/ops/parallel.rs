@@ -74,7 +74,7 @@ const PARTS: [&str; all_reduce::MOST] = ["x0", "x1", "x2", "x3", "x4", "x5", "x6
 const SHARDS: Output = Output::new("shards", "R", "hidden size of each rank's shard");
 const Y: Output = Output::new("y", "... O", "");
 
-const WORLD_SIZE: Setting = Setting::int("world_size", 2, "number of ranks");
+pub(super) const WORLD_SIZE: Setting = Setting::int("world_size", 2, "number of ranks");
 const SEQUENCE: Setting = Setting::flag(
     "sequence_parallel",
     true,
