@@ -186,6 +186,27 @@ impl Recording {
         self.items.push(item);
     }
 
+    /// Appends all of another recording; gives what is added to its scratch tensors' numbers.
+    pub(crate) fn append(&mut self, other: Recording) -> usize {
+        let offset = self.scratch.len();
+        self.scratch.extend(other.scratch);
+        self.kept
+            .extend(other.kept.iter().map(|slot| slot + offset));
+        let moved = |tensor: &mut Tensor| {
+            if let Storage::Scratch(slot) = &mut tensor.storage {
+                *slot += offset;
+            }
+        };
+        for mut item in other.items {
+            match &mut item {
+                Item::Dispatch(d) => d.bindings.iter_mut().flatten().for_each(moved),
+                Item::Collective(c) => c.input.iter_mut().chain(&mut c.output).for_each(moved),
+            }
+            self.items.push(item);
+        }
+        offset
+    }
+
     /// Calls and collectives in order.
     pub fn items(&self) -> &[Item] {
         &self.items

@@ -4,6 +4,8 @@
 mod op;
 #[path = "cli/program.rs"]
 mod program;
+#[path = "cli/shards.rs"]
+mod shards;
 
 use std::fs;
 

@@ -235,6 +235,7 @@ impl<'a> Lowering<'a> {
                 | (CollectiveKind::Receive { from: peer }, CollectiveKind::Send { to: me }) => {
                     (*peer, *me) == (other.group.me, own.group.me)
                 }
+                (CollectiveKind::Send { .. } | CollectiveKind::Receive { .. }, _) => false,
                 (a, b) => a.name() == b.name(),
             };
             // It may come to this one later.

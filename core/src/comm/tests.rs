@@ -253,3 +253,64 @@ fn what_ranks_of_a_device_compute_alike_is_computed_once() {
         .collect();
     assert_eq!(kernels, ["all_reduce", "norm", "add"]);
 }
+
+#[test]
+fn a_line_of_ranks_passes_things_on_in_order() {
+    // Three stages, four micro-batches: rank 0 sends while rank 1 sends too.
+    let mesh = Mesh {
+        pp: 3,
+        ..Mesh::default()
+    };
+    for together in [true, false] {
+        let one: Rc<dyn Device> = Rc::new(CpuDevice::new());
+        let placed = (0..3).map(|rank| {
+            let placement = Placement::new(mesh, rank, Split::even(1), false).unwrap();
+            let device = match together {
+                true => Rc::clone(&one),
+                false => Rc::new(CpuDevice::new()),
+            };
+            (placement, device)
+        });
+        let world = World::new(placed.collect(), Rc::new(LocalComm)).unwrap();
+        let found: Result<Vec<Vec<f32>>> = pollster::block_on(async {
+            let mut recordings = world.recordings();
+            let mut ends = Vec::new();
+            for micro in 0..4 {
+                for (rank, r) in recordings.iter_mut().enumerate() {
+                    let x = match rank {
+                        0 => {
+                            let buffer = world.device(0).alloc(16, "x").await?;
+                            let values = array(micro, 4);
+                            world
+                                .device(0)
+                                .write(&buffer, 0, bytemuck::cast_slice(&values))?;
+                            Tensor::of(buffer, DType::F32, &[1, 4])
+                        }
+                        _ => r.receive_hidden(1, 4)?,
+                    };
+                    let y = r.add(&x, &x)?;
+                    match rank {
+                        2 => {
+                            r.keep(&y);
+                            ends.push(y);
+                        }
+                        _ => r.send_hidden(&y)?,
+                    }
+                }
+            }
+            let program = world.prepare(recordings).await?;
+            world.run(&program).await?;
+            let mut found = Vec::new();
+            for y in &ends {
+                let buffer = program.tensor(2, y).unwrap();
+                let bytes = world.device(2).read(&buffer, 0, y.bytes()).await?;
+                found.push(bytemuck::allocation::pod_collect_to_vec(&bytes));
+            }
+            Ok(found)
+        });
+        for (micro, y) in found.unwrap().iter().enumerate() {
+            let want: Vec<f32> = array(micro, 4).iter().map(|x| 8.0 * x).collect();
+            assert_eq!(*y, want, "micro-batch {micro}, together: {together}");
+        }
+    }
+}

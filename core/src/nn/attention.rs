@@ -185,6 +185,8 @@ impl Recording {
             scale: a.scale,
             kv,
             rules: a.rules.clone(),
+            group: a.heads.group,
+            first_head: a.heads.first(),
             ..attention::Call::causal(tokens, heads, kv_heads, a.head_size, capacity)
         };
         let operands = Operands {

@@ -3,16 +3,17 @@
 use std::rc::Rc;
 
 use crate::comm::{Collective, CollectiveKind, Group, Reduce};
+use crate::kernels::copy;
 use crate::recording::Recording;
 use crate::tensor::Tensor;
-use crate::{DType, Result};
+use crate::{DType, Error, Result};
 
 impl Recording {
     /// The sum of all tensor-parallel ranks' `x`, of its shape.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Invalid`] when a shape does not fit.
+    /// [`Error::Invalid`] when a shape does not fit.
     pub fn all_reduce(&mut self, x: &Tensor) -> Result<Tensor> {
         self.all_reduce_by(x, Reduce::Sum)
     }
@@ -21,7 +22,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Invalid`] when a shape does not fit.
+    /// [`Error::Invalid`] when a shape does not fit.
     pub fn all_reduce_by(&mut self, x: &Tensor, how: Reduce) -> Result<Tensor> {
         let group = Rc::clone(&self.placement().tp);
         if group.is_alone() {
@@ -41,7 +42,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Invalid`] when a shape does not fit.
+    /// [`Error::Invalid`] when a shape does not fit.
     pub fn all_gather(&mut self, x: &Tensor, axis: usize, lens: Vec<usize>) -> Result<Tensor> {
         let mut shape = x.shape.clone();
         if let Some(len) = shape.get_mut(axis) {
@@ -56,7 +57,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Invalid`] when a shape does not fit.
+    /// [`Error::Invalid`] when a shape does not fit.
     pub fn all_gather_into(
         &mut self,
         x: &Tensor,
@@ -77,7 +78,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Invalid`] when a shape does not fit.
+    /// [`Error::Invalid`] when a shape does not fit.
     pub(super) fn sum_tokens(&mut self, x: &Tensor) -> Result<Tensor> {
         let placement = Rc::clone(self.placement());
         if !placement.splits_tokens(x.rows()) {
@@ -101,7 +102,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Invalid`] when a shape does not fit.
+    /// [`Error::Invalid`] when a shape does not fit.
     pub fn gather_tokens(&mut self, x: &Tensor, tokens: usize) -> Result<Tensor> {
         let placement = Rc::clone(self.placement());
         if !placement.splits_tokens(tokens) {
@@ -110,11 +111,73 @@ impl Recording {
         self.all_gather(x, 0, placement.token_lens(tokens))
     }
 
+    /// This rank's rows of `x` `(T, C)` in a sequence-parallel step, all of them in another: what
+    /// [`Recording::gather_tokens`] undoes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when a shape does not fit.
+    pub fn own_tokens(&mut self, x: &Tensor) -> Result<Tensor> {
+        let placement = Rc::clone(self.placement());
+        if !placement.splits_tokens(x.rows()) {
+            return Ok(x.clone());
+        }
+        let lens = placement.token_lens(x.rows());
+        let first = lens[..placement.tp.me].iter().sum();
+        self.rows(x, first, lens[placement.tp.me])
+    }
+
+    /// `len` rows of `x` `(T, C)` from `first` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there are fewer.
+    pub fn rows(&mut self, x: &Tensor, first: usize, len: usize) -> Result<Tensor> {
+        self.slice(x, 1, x.rows(), first, len)
+    }
+
+    /// `len` columns of `x` `(T, C)` from `first` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there are fewer.
+    pub fn columns(&mut self, x: &Tensor, first: usize, len: usize) -> Result<Tensor> {
+        let mut y = self.slice(x, x.rows(), x.cols(), first, len)?;
+        y.shape = vec![x.rows(), len];
+        Ok(y)
+    }
+
+    fn slice(
+        &mut self,
+        x: &Tensor,
+        outer: usize,
+        axis: usize,
+        first: usize,
+        len: usize,
+    ) -> Result<Tensor> {
+        if first + len > axis {
+            return Err(Error::Invalid(format!(
+                "slice: {first} + {len} of {axis} rows or columns of x {:?}",
+                x.shape
+            )));
+        }
+        let inner = x.len() / (outer * axis).max(1);
+        let shape = match outer {
+            1 => [len, inner],
+            _ => [outer, len],
+        };
+        let y = self.scratch(x.dtype, &shape)?;
+        let params = copy::params(outer, inner, (axis, first), (len, 0), len);
+        let bindings = [x, &y].map(|t| Some(t.clone()));
+        self.push(&copy::KERNEL, params, bindings.into())?;
+        Ok(y)
+    }
+
     /// What rank `root` of `group` has of `x`, into it.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Invalid`] when a shape does not fit.
+    /// [`Error::Invalid`] when a shape does not fit.
     pub fn broadcast(&mut self, x: &Tensor, group: &Rc<Group>, root: usize) -> Result<()> {
         if group.is_alone() {
             return Ok(());
@@ -131,7 +194,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Invalid`] on the first stage.
+    /// [`Error::Invalid`] on the first stage.
     pub fn receive_hidden(&mut self, tokens: usize, channels: usize) -> Result<Tensor> {
         let placement = Rc::clone(self.placement());
         let rows = match placement.splits_tokens(tokens) {
@@ -154,7 +217,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Invalid`] on the last stage.
+    /// [`Error::Invalid`] on the last stage.
     pub fn send_hidden(&mut self, x: &Tensor) -> Result<()> {
         let group = Rc::clone(&self.placement().pp);
         self.communicate(Collective {

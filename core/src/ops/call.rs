@@ -2,12 +2,15 @@
 //! for, run, and the outputs read back.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::shape::Axes;
 use super::{Array, ElementType, Input, Op, Settings};
+use crate::comm::{Mesh, Placement, lower};
 use crate::device::{Buffer, Device, Prepared};
 use crate::recording::Recording;
-use crate::tensor::Tensor;
+use crate::shard::Split;
+use crate::tensor::{Storage, Tensor};
 use crate::weights::Weight;
 use crate::{DType, Error, Result};
 
@@ -404,6 +407,54 @@ impl<'d> Call<'d> {
             self.device.write(&buffer, whole as u64, &last)?;
         }
         Ok(Tensor::of(buffer, dtype, shape))
+    }
+
+    /// A recording for each of `world_size` tensor-parallel ranks, all on this device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for no ranks.
+    pub fn ranks(&self, world_size: usize, sequence_parallel: bool) -> Result<Vec<Recording>> {
+        let mesh = Mesh::tensor(world_size);
+        let recording = |rank| {
+            let split = Split::even(world_size);
+            let placement = Placement::new(mesh, rank, split, sequence_parallel);
+            Ok(Recording::of(Rc::new(
+                placement.map_err(|e| self.error(e))?,
+            )))
+        };
+        match world_size {
+            0 => Err(self.error("setting world_size is 0, expected 1 or more")),
+            _ => (0..world_size).map(recording).collect(),
+        }
+    }
+
+    /// Appends what the ranks do, their collectives as dispatches; `results` are tensors of each rank's
+    /// recording, which are given as they become here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when ranks wait for each other.
+    pub fn join<const N: usize>(
+        &mut self,
+        ranks: &[Recording],
+        results: &[[Tensor; N]],
+    ) -> Result<Vec<[Tensor; N]>> {
+        let lowered = lower::lower(ranks, &vec![0; ranks.len()])?;
+        let slots = lowered.slots;
+        let mut recordings = lowered.recordings;
+        let offset = self.r.append(recordings.swap_remove(0));
+        let mut found = results.to_vec();
+        for (tensors, slots) in found.iter_mut().zip(&slots) {
+            for tensor in tensors {
+                let mapped = lower::mapped(slots, tensor);
+                *tensor = mapped.ok_or_else(|| self.error("a rank has no result"))?;
+                if let Storage::Scratch(slot) = &mut tensor.storage {
+                    *slot += offset;
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Gives `tensor` as output `name`, in this shape.

@@ -24,6 +24,7 @@ mod recurrent;
 mod sampling;
 mod setting;
 mod shape;
+mod shards;
 mod sizes;
 mod softmax;
 mod transformer_ffn;
@@ -59,6 +60,7 @@ static OPS: &[&[Op]] = &[
     random::OPS,
     recurrent::OPS,
     sampling::OPS,
+    shards::OPS,
     softmax::OPS,
     transformer_ffn::OPS,
     vocab_parallel::OPS,

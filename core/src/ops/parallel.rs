@@ -7,6 +7,7 @@ use super::{Array, Call, Example, Input, Op, Output, Setting};
 use crate::comm::Reduce;
 use crate::kernels::all_reduce;
 use crate::nn::{GatedMlp, Linear, Mlp};
+use crate::recording::Recording;
 use crate::shard::Shard;
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
@@ -89,7 +90,7 @@ const MULTIPLE: Setting = Setting::int(
 const PARALLEL_MLP: Op = Op {
     name: "parallel_mlp",
     kinds: &["ParallelMLP"],
-    systems: &["ParallelMLP"],
+    systems: &["ParallelMLP", "sequence parallel"],
     summary: "mlp, fc1 column-parallel and fc2 row-parallel over world_size ranks; fc2's bias is added once \
               (flash-attn, modules/mlp.py; arXiv:1909.08053, section 3)",
     inputs: &[
@@ -110,17 +111,18 @@ const PARALLEL_MLP: Op = Op {
     record: |c| {
         Box::pin(async move {
             let x = c.tensor("x").await?;
-            let mut y: Option<Tensor> = None;
-            for (shard, range) in shards(c)? {
+            let (tokens, mut ranks) = (x.rows(), recordings(c)?);
+            let mut found = Vec::new();
+            for ((shard, range), r) in shards(c)?.into_iter().zip(&mut ranks) {
                 let fc1 = part(c, "fc1", Part::Rows(range.clone()), true).await?;
                 let fc2 = part(c, "fc2", Part::Columns(range), shard.rank == 0).await?;
-                let mlp = Mlp::new(fc1, fc2, chosen(c))?;
-                y = Some(match y {
-                    None => c.r.mlp(&x, &mlp)?,
-                    Some(sum) => c.r.mlp_residual(&x, &mlp, &sum)?,
-                });
+                let mlp = Mlp::new(fc1, fc2.row_parallel(), chosen(c))?;
+                let own = r.own_tokens(&flat(&x))?;
+                let all = r.gather_tokens(&own, tokens)?;
+                let y = r.mlp(&all, &mlp)?;
+                found.push([r.gather_tokens(&y, tokens)?]);
             }
-            give_sum(c, y)
+            give_first(c, &ranks, &found)
         })
     },
     examples: || {
@@ -173,10 +175,11 @@ const PARALLEL_GATED_MLP: Op = Op {
     record: |c| {
         Box::pin(async move {
             let x = c.tensor("x").await?;
+            let (tokens, mut ranks) = (x.rows(), recordings(c)?);
             let hidden = c.axis("F");
             let gate_first = c.settings.choice("packing") == "gate_value";
-            let mut y: Option<Tensor> = None;
-            for (shard, range) in shards(c)? {
+            let mut found = Vec::new();
+            for ((shard, range), r) in shards(c)?.into_iter().zip(&mut ranks) {
                 let second = range.start + hidden..range.end + hidden;
                 let first = part(c, "fc1", Part::Rows(range.clone()), true).await?;
                 let second = part(c, "fc1", Part::Rows(second), true).await?;
@@ -186,14 +189,13 @@ const PARALLEL_GATED_MLP: Op = Op {
                     (second, first)
                 };
                 let down = part(c, "fc2", Part::Columns(range), shard.rank == 0).await?;
-                let mlp = GatedMlp::new(gate, up, down, chosen(c))?;
-                let h = c.r.gated_hidden(&x, &mlp)?;
-                y = Some(match y {
-                    None => c.r.linear(&h, &mlp.down)?,
-                    Some(sum) => c.r.linear_residual(&h, &mlp.down, &sum)?,
-                });
+                let mlp = GatedMlp::new(gate, up, down.row_parallel(), chosen(c))?;
+                let own = r.own_tokens(&flat(&x))?;
+                let all = r.gather_tokens(&own, tokens)?;
+                let y = r.gated_mlp(&all, &mlp)?;
+                found.push([r.gather_tokens(&y, tokens)?]);
             }
-            give_sum(c, y)
+            give_first(c, &ranks, &found)
         })
     },
     examples: || {
@@ -273,8 +275,24 @@ async fn part(c: &mut Call<'_>, name: &str, part: Part, with_bias: bool) -> Resu
     Linear::with_bias(weight, bias)
 }
 
-fn give_sum(c: &mut Call<'_>, y: Option<Tensor>) -> Result<()> {
-    let y = y.ok_or_else(|| c.error("there are no ranks"))?;
+/// Recordings of the ranks that the settings name.
+fn recordings(c: &Call<'_>) -> Result<Vec<Recording>> {
+    let sequence = c.settings.flag("sequence_parallel");
+    c.ranks(c.settings.size("world_size")?, sequence)
+}
+
+/// Rows of channels.
+pub(super) fn flat(x: &Tensor) -> Tensor {
+    Tensor::new(x.storage.clone(), x.dtype, &[x.rows(), x.cols()])
+}
+
+/// Every rank has the result; the first one's is given.
+pub(super) fn give_first(
+    c: &mut Call<'_>,
+    ranks: &[Recording],
+    found: &[[Tensor; 1]],
+) -> Result<()> {
+    let [y] = c.join(ranks, found)?.swap_remove(0);
     give(c, &y);
     Ok(())
 }

@@ -22,7 +22,7 @@ const LABELS: Input = Input::new("labels", "...", "classes");
 const FORWARD: Op = Op {
     name: "vocab_parallel_cross_entropy",
     kinds: &[],
-    systems: &[],
+    systems: &["vocab-parallel cross-entropy"],
     summary: "cross_entropy over world_size ranks: all-reduce of the largest logit, then of the label's logit and \
               of the exponentials' sum; loss = ln(sum) - label's (arXiv:1909.08053, section 3)",
     inputs: &[LOGITS, LABELS],
