@@ -1,15 +1,20 @@
 //! Sharded models against the same model unsharded, on one device and across devices.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use shardlight::comm::{LocalComm, Mesh, Placement, Traffic, World};
-use shardlight::device::{Device, DeviceKind, cpu::CpuDevice};
+use shardlight::device::cpu::CpuDevice;
+use shardlight::device::{Buffer, Device, DeviceInfo, DeviceKind, Limits, Prepared};
 use shardlight::kv_cache::KvDType;
+use shardlight::recording::Recording;
 use shardlight::sampler::Sampling;
 use shardlight::session::{GenerateOptions, Session, SessionOptions};
 use shardlight::shard::Split;
-use shardlight::weights::ModelFiles;
+use shardlight::weights::source::LocalFuture;
+use shardlight::weights::{BytesSource, Loader, ModelFiles, WeightSource};
+use shardlight::{Error, Result};
 use shardlight_tests::golden::{greedy, ids, json, nmse};
 use shardlight_tests::{data, devices, open, smollm2};
 
@@ -55,7 +60,7 @@ fn world(at: Layout, split: &Split, devices: &[Rc<dyn Device>]) -> World {
     World::new(ranks.collect(), Rc::new(LocalComm)).expect("a world")
 }
 
-fn load(files: ModelFiles, world: World, chunk: usize) -> shardlight::Result<Session> {
+fn load(files: ModelFiles, world: World, chunk: usize) -> Result<Session> {
     let options = SessionOptions {
         context_length: Some(files.config.max_position_embeddings.min(256)),
         kv: KvDType::F32,
@@ -134,10 +139,7 @@ fn apart(ranks: usize) -> Vec<Rc<dyn Device>> {
 }
 
 fn tiny() -> ModelFiles {
-    let source = shardlight::weights::BytesSource::new(
-        shardlight::builtin::TINY_NAME,
-        shardlight::builtin::TINY,
-    );
+    let source = BytesSource::new(shardlight::builtin::TINY_NAME, shardlight::builtin::TINY);
     pollster::block_on(ModelFiles::open(vec![Rc::new(source)])).expect("opens")
 }
 
@@ -291,6 +293,124 @@ fn llama_shaped_models_of_floats_are_split_too() {
                 }
             }
         }
+    }
+}
+
+/// The CPU device with so much memory.
+struct Small {
+    device: CpuDevice,
+    left: Cell<u64>,
+}
+
+impl Device for Small {
+    fn info(&self) -> &DeviceInfo {
+        self.device.info()
+    }
+
+    fn limits(&self) -> &Limits {
+        self.device.limits()
+    }
+
+    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
+        Box::pin(async move {
+            let Some(left) = self.left.get().checked_sub(bytes) else {
+                return Err(Error::OutOfMemory {
+                    device: "small".into(),
+                    bytes,
+                    what: label.to_string(),
+                });
+            };
+            self.left.set(left);
+            self.device.alloc(bytes, label).await
+        })
+    }
+
+    fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.device.write(buffer, offset, bytes)
+    }
+
+    fn flush(&self) -> LocalFuture<'_, Result<()>> {
+        self.device.flush()
+    }
+
+    fn read<'a>(&'a self, b: &'a Buffer, at: u64, n: u64) -> LocalFuture<'a, Result<Vec<u8>>> {
+        self.device.read(b, at, n)
+    }
+
+    fn prepare<'a>(&'a self, recording: &'a Recording) -> LocalFuture<'a, Result<Prepared>> {
+        self.device.prepare(recording)
+    }
+
+    fn run_segment(&self, prepared: &Prepared, segment: usize) -> Result<()> {
+        self.device.run_segment(prepared, segment)
+    }
+}
+
+#[test]
+fn a_device_without_room_names_the_rank_and_what_would_fit() {
+    let one: Rc<dyn Device> = Rc::new(CpuDevice::new());
+    let small: Rc<dyn Device> = Rc::new(Small {
+        device: CpuDevice::new(),
+        left: Cell::new(300_000),
+    });
+    let world = world(layout(2, 1), &Split::even(2), &[one, small]);
+    let told = load(tiny(), world, 32).err().expect("there is no room");
+    let text = told.to_string();
+    for part in [
+        "device small: out of memory",
+        "of rank 1",
+        "would fit here (--split)",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+/// A file that counts what is read of it.
+struct Counted {
+    bytes: BytesSource,
+    read: Rc<Cell<u64>>,
+}
+
+impl WeightSource for Counted {
+    fn name(&self) -> &str {
+        self.bytes.name()
+    }
+
+    fn len(&self) -> u64 {
+        self.bytes.len()
+    }
+
+    fn read<'a>(&'a self, offset: u64, out: &'a mut [u8]) -> LocalFuture<'a, Result<()>> {
+        self.read.set(self.read.get() + out.len() as u64);
+        self.bytes.read(offset, out)
+    }
+}
+
+#[test]
+fn a_rank_reads_only_its_own_bytes() {
+    let one: [Rc<dyn Device>; 1] = [Rc::new(CpuDevice::new())];
+    let mesh = Mesh::tensor(4);
+    for rank in 0..4 {
+        let read = Rc::new(Cell::new(0));
+        let source = Counted {
+            bytes: BytesSource::new("tiny", shardlight::builtin::TINY),
+            read: Rc::clone(&read),
+        };
+        let files = pollster::block_on(ModelFiles::open(vec![Rc::new(source)])).expect("opens");
+        let header = read.replace(0);
+        let placement = Placement::new(mesh, rank, Split::even(4), false).expect("a placement");
+        let quiet = &mut |_, _| Ok(());
+        let mut loader = Loader::new(&files, Rc::clone(&one[0]), quiet);
+        loader.go_to(Rc::new(placement), Rc::clone(&one[0]));
+        pollster::block_on(shardlight::models::load(&mut loader, 64)).expect("loads");
+        // What is read is what is kept, and about a quarter of the file.
+        let held = loader.held();
+        assert_eq!(read.get(), held.read, "rank {rank}");
+        let share = read.get() as f64 / files.bytes() as f64;
+        assert!(
+            (0.2..0.4).contains(&share),
+            "rank {rank}: {share} of the file, header {header}"
+        );
     }
 }
 

@@ -110,7 +110,7 @@ impl Ranks {
         let mut loader = Loader::new(files, Rc::clone(world.device(0)), &mut report);
         for i in 0..world.ranks().len() {
             let rank = Rank::load(&mut loader, &world, i, context, options).await;
-            ranks.push(rank.map_err(|e| of_rank(e, &world, i))?);
+            ranks.push(rank.map_err(|e| of_rank(e, &world.ranks()[i], files, loader.held()))?);
         }
         let chunk = options.prefill_chunk.clamp(1, context);
         let stages = ranks[0].placement.pp.len();
@@ -566,19 +566,41 @@ impl Inputs {
     }
 }
 
-/// Says which rank had no room, if there are several.
-fn of_rank(error: Error, world: &World, rank: usize) -> Error {
-    match error {
-        Error::OutOfMemory {
+/// Says which rank had no room, if there are several, how much it needs, and what would fit.
+fn of_rank(error: Error, placement: &Placement, files: &ModelFiles, held: Held) -> Error {
+    let Error::OutOfMemory {
+        device,
+        bytes,
+        what,
+    } = error
+    else {
+        return error;
+    };
+    if placement.mesh.world_size() == 1 {
+        return Error::OutOfMemory {
             device,
             bytes,
             what,
-        } if world.ranks().len() > 1 => Error::OutOfMemory {
-            device,
-            bytes,
-            what: format!("{what} of rank {}", world.ranks()[rank].rank),
-        },
-        other => other,
+        };
+    }
+    let share = placement.split.share(placement.tp.me);
+    let stages = placement.pp.len() as f64;
+    // What it replicates is small beside this.
+    let need = files.bytes() as f64 * share / stages;
+    let mut what = format!(
+        "{what} of rank {}, which has {} of about {need:.0} bytes of weights",
+        placement.rank, held.bytes
+    );
+    let fits = share * held.bytes as f64 / need;
+    if fits < share {
+        what.push_str(&format!(
+            "; about {fits:.2} of the model would fit here (--split), or more ranks"
+        ));
+    }
+    Error::OutOfMemory {
+        device,
+        bytes,
+        what,
     }
 }
 
