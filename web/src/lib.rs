@@ -6,12 +6,13 @@ mod browser;
 mod device;
 mod op;
 mod options;
+mod shards;
 mod source;
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
-use js_sys::Function;
+use js_sys::{Float32Array, Function};
 use serde::Serialize;
 use shardlight::chat::{Message, Options};
 use shardlight::comm::Opened;
@@ -22,6 +23,7 @@ use shardlight::{Error, Result};
 use wasm_bindgen::prelude::*;
 
 use options::{Device, Generate, Load, Prompt, from_js, options_from_js, to_js};
+use shards::{Shard, counted};
 
 /// Makes a panic (a bug of ours) an error that says what and where; without this it is a trap, `unreachable`.
 #[wasm_bindgen(start)]
@@ -217,6 +219,40 @@ impl WebSession {
     /// Without a tokenizer, and while an answer is being written.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, JsError> {
         self.with(|session| tokenizer(session)?.encode(text, true, true))
+    }
+
+    /// Logits after `tokens`, one for each token of the vocabulary. Forgets the conversation.
+    ///
+    /// # Errors
+    ///
+    /// The core's, as one line; while an answer is being written.
+    pub async fn logits(&self, tokens: Vec<u32>) -> Result<Float32Array, JsError> {
+        let mut session = self.session.take().ok_or_else(busy)?;
+        let logits = session.logits(&tokens, false).await;
+        self.session.set(Some(session));
+        Ok(Float32Array::from(&logits?[..]))
+    }
+
+    /// What each rank holds: an array of `{rank, tp, pp, device, layers, heads, kvHeads, hidden, vocab, bytes,
+    /// replicated, read, cacheBytes}`, where parts are `[first, end]`.
+    ///
+    /// # Errors
+    ///
+    /// While an answer is being written.
+    pub fn shards(&self) -> Result<JsValue, JsError> {
+        self.with(|session| {
+            let shards = session.shards();
+            to_js(&shards.iter().map(Shard::from).collect::<Vec<_>>())
+        })
+    }
+
+    /// What all ranks have sent to each other so far: `{all_reduce: {calls, bytes}, …}`.
+    ///
+    /// # Errors
+    ///
+    /// While an answer is being written.
+    pub fn traffic(&self) -> Result<JsValue, JsError> {
+        self.with(|session| to_js(&counted(&session.world().traffic())))
     }
 
     /// `{model, architecture, layers, hiddenSize, vocabSize, contextLength, device, noGpu, chat}`.

@@ -3,6 +3,7 @@
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { Runtime, type Input, type LoadOptions, type MlpSize, type Op } from "./index.ts";
+import { colour, element, exact, memory, message, short, tableRow } from "./page.ts";
 import "./console.ts";
 
 /** Points of a curve. */
@@ -11,12 +12,6 @@ const POINTS = 513;
 const RUNS = 5;
 /** Shown at first, in this order; the others follow. */
 const FIRST = ["relu", "silu"];
-
-function element<T extends HTMLElement>(id: string): T {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`explore.html has no #${id}`);
-  return found as T;
-}
 
 const device = element<HTMLSelectElement>("device");
 const status = element("status");
@@ -38,7 +33,7 @@ function show(state: "loading" | "ready" | "measuring" | "error", text: string):
 }
 
 function fail(error: unknown): void {
-  show("error", error instanceof Error ? error.message : String(error));
+  show("error", message(error));
 }
 
 /** The operators that are functions of one number and have a derivative. */
@@ -47,11 +42,6 @@ function activations(ops: Op[]): string[] {
   const single = (op: Op) => op.systems.includes("activation names") && op.inputs.length === 1 && op.inputs[0]?.shape === "...";
   const found = ops.filter((op) => single(op) && names.has(`${op.name}_backward`)).map((op) => op.name);
   return [...FIRST.filter((name) => found.includes(name)), ...found.filter((name) => !FIRST.includes(name))];
-}
-
-/** A colour that differs from its neighbours', readable on both grounds. */
-function colour(index: number): string {
-  return `light-dark(hsl(${(index * 137.5 + 245) % 360} 70% 38%), hsl(${(index * 137.5 + 245) % 360} 75% 70%))`;
 }
 
 /** What the browser makes of a CSS colour here: canvases do not know `light-dark`. */
@@ -109,28 +99,8 @@ async function plot(): Promise<void> {
   choices.dataset.drawn = values.map(({ name }) => name).join(" ");
 }
 
-function exact(value: number): string {
-  return value.toLocaleString("en");
-}
-
-function short(value: number): string {
-  return value.toLocaleString("en", { maximumSignificantDigits: 3 });
-}
-
-function memory(bytes: number): string {
-  const [size, unit] = bytes < 2 ** 20 ? [2 ** 10, "KiB"] : [2 ** 20, "MiB"];
-  return `${short(bytes / size)} ${unit}`;
-}
-
 function row({ op, hidden, parameters, flops, bytes }: MlpSize): HTMLTableRowElement {
-  const cells = [exact(hidden), exact(parameters), exact(flops), memory(bytes)];
-  const line = document.createElement("tr");
-  const head = document.createElement("th");
-  head.scope = "row";
-  head.textContent = op;
-  line.append(head);
-  for (const text of [...cells, "–", "–"]) line.insertCell().textContent = text;
-  return line;
+  return tableRow(op, [exact(hidden), exact(parameters), exact(flops), memory(bytes), "–", "–"]);
 }
 
 function sizes(): void {

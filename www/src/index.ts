@@ -14,27 +14,70 @@ import type {
   Reply,
   Request,
   Setting,
+  Shard,
   Source,
   Tensor,
+  Traffic,
 } from "./protocol.ts";
 
 export type * from "./protocol.ts";
 
-/** A model on a device, and one conversation with it. */
+/** Requests that a Worker answers one by one, each under its id. */
+class Calls {
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, { resolve: (result: never) => void; reject: (error: Error) => void }>();
+  #last = 0;
+
+  constructor(worker: Worker) {
+    this.#worker = worker;
+  }
+
+  ask<T>(request: (id: number) => Request): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const id = ++this.#last;
+      this.#waiting.set(id, { resolve, reject });
+      send(this.#worker, request(id));
+    });
+  }
+
+  hear(reply: Reply): void {
+    if (reply.type === "result") this.#take(reply.id)?.resolve(reply.result as never);
+    else if (reply.type === "failed") this.#take(reply.id)?.reject(new Error(reply.message));
+    else if (reply.type === "error") this.failAll(reply.message);
+  }
+
+  failAll(message: string): void {
+    for (const { reject } of this.#waiting.values()) reject(new Error(message));
+    this.#waiting.clear();
+  }
+
+  #take(id: number) {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    return waiting;
+  }
+}
+
+/** A model on one device or on several, and one conversation with it. */
 export class Model {
   /** What was loaded, and onto which device. */
   readonly loaded: Loaded;
   readonly #worker: Worker;
+  readonly #calls: Calls;
   #heard: (reply: Reply) => void = () => {};
   #answering = false;
 
   private constructor(worker: Worker, loaded: Loaded) {
     this.#worker = worker;
+    this.#calls = new Calls(worker);
     this.loaded = loaded;
-    listen(worker, (reply) => this.#heard(reply));
+    listen(worker, (reply) => this.#hear(reply));
   }
 
-  /** Starts a Worker and puts the model onto a device; aborting ends both. */
+  /**
+   * Starts a Worker and puts the model onto a device; aborting ends both. With `tp` or `pp` it is shared among
+   * ranks, such as `load(url, { tp: 2, devices: ["gpu", "cpu"], split: "auto" })`.
+   */
   static async load(
     source: Source,
     options: LoadOptions = {},
@@ -92,10 +135,35 @@ export class Model {
     send(this.#worker, { type: "reset" });
   }
 
-  /** Frees the model and its device. */
+  /** What each rank holds. */
+  shards(): Promise<Shard[]> {
+    return this.#calls.ask((id) => ({ type: "shards", id }));
+  }
+
+  /** What all ranks have sent to each other since the model was loaded. */
+  traffic(): Promise<Traffic> {
+    return this.#calls.ask((id) => ({ type: "traffic", id }));
+  }
+
+  /** Token ids of a text, special tokens in it included. */
+  tokenize(text: string): Promise<number[]> {
+    return this.#calls.ask((id) => ({ type: "tokenize", id, text }));
+  }
+
+  /** Logits after these tokens, one for each token of the vocabulary. Forgets the conversation. */
+  logits(tokens: number[]): Promise<Float32Array> {
+    return this.#calls.ask((id) => ({ type: "logits", id, tokens }));
+  }
+
+  /** Frees the model and its device; what still runs fails. */
   close(): void {
     this.#worker.terminate();
-    this.#heard({ type: "error", message: "the model was closed" });
+    this.#hear({ type: "error", message: "the model was closed" });
+  }
+
+  #hear(reply: Reply): void {
+    this.#heard(reply);
+    this.#calls.hear(reply);
   }
 }
 
@@ -106,18 +174,14 @@ export class Runtime {
   /** Every operator with its inputs, settings and outputs. */
   readonly ops: Op[];
   readonly #worker: Worker;
-  readonly #waiting = new Map<number, { resolve: (result: never) => void; reject: (error: Error) => void }>();
-  #last = 0;
+  readonly #calls: Calls;
 
   private constructor(worker: Worker, device: Device, ops: Op[]) {
     this.#worker = worker;
+    this.#calls = new Calls(worker);
     this.device = device;
     this.ops = ops;
-    listen(worker, (reply) => {
-      if (reply.type === "result") this.#take(reply.id)?.resolve(reply.result as never);
-      else if (reply.type === "failed") this.#take(reply.id)?.reject(new Error(reply.message));
-      else if (reply.type === "error") this.#failAll(reply.message);
-    });
+    listen(worker, (reply) => this.#calls.hear(reply));
   }
 
   /** Starts a Worker and opens a device in it. */
@@ -139,42 +203,23 @@ export class Runtime {
 
   /** Runs an operator, such as `op("rms_norm", { x, weight }, { eps: 1e-6 })`. */
   op(name: string, inputs: Record<string, Input>, settings: Record<string, Setting> = {}): Promise<Record<string, Tensor>> {
-    return this.#ask((id) => ({ type: "op", id, name, inputs, settings }));
+    return this.#calls.ask((id) => ({ type: "op", id, name, inputs, settings }));
   }
 
   /** Milliseconds of each of `runs` runs, after one that does not count. */
   time(name: string, inputs: Record<string, Input>, settings: Record<string, Setting>, runs: number): Promise<number[]> {
-    return this.#ask((id) => ({ type: "time", id, name, inputs, settings, runs }));
+    return this.#calls.ask((id) => ({ type: "time", id, name, inputs, settings, runs }));
   }
 
   /** The feed-forward blocks at a width of `channels`, each with the hidden size of its own rule. */
   mlps(channels: number): Promise<MlpSize[]> {
-    return this.#ask((id) => ({ type: "mlps", id, channels }));
-  }
-
-  #ask<T>(request: (id: number) => Request): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const id = ++this.#last;
-      this.#waiting.set(id, { resolve, reject });
-      send(this.#worker, request(id));
-    });
+    return this.#calls.ask((id) => ({ type: "mlps", id, channels }));
   }
 
   /** Frees the device; what still runs fails. */
   close(): void {
     this.#worker.terminate();
-    this.#failAll("the runtime was closed");
-  }
-
-  #take(id: number) {
-    const waiting = this.#waiting.get(id);
-    this.#waiting.delete(id);
-    return waiting;
-  }
-
-  #failAll(message: string): void {
-    for (const { reject } of this.#waiting.values()) reject(new Error(message));
-    this.#waiting.clear();
+    this.#calls.failAll("the runtime was closed");
   }
 }
 

@@ -1,21 +1,14 @@
 // The demo page. Tests use the ids of index.html, `data-state` of #status and `data-tokens` of #answer,
 // `data-wasm-bytes` of #adapter.
 
-import { Model, type Answer, type LoadOptions, type Loaded, type Message, type Progress, type Source } from "./index.ts";
+import { Model, type Answer, type LoadOptions, type Loaded, type Message } from "./index.ts";
+import { element, message, showProgress, sourceField } from "./page.ts";
 import "./console.ts";
 
 type State = "idle" | "loading" | "ready" | "answering" | "error";
 
-function element<T extends HTMLElement>(id: string): T {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`index.html has no #${id}`);
-  return found as T;
-}
-
 const setup = element<HTMLFormElement>("setup");
-const modelKind = element<HTMLSelectElement>("model");
-const file = element<HTMLInputElement>("file");
-const url = element<HTMLInputElement>("url");
+const source = sourceField();
 const device = element<HTMLSelectElement>("device");
 const loadButton = element<HTMLButtonElement>("load");
 const progress = element<HTMLProgressElement>("progress");
@@ -55,31 +48,7 @@ function show(state: State, text: string): void {
 }
 
 function fail(error: unknown): void {
-  show("error", error instanceof Error ? error.message : String(error));
-}
-
-function source(): Source {
-  switch (modelKind.value) {
-    case "file": {
-      const files = [...(file.files ?? [])];
-      if (files.length === 0) throw new Error("choose a file first");
-      return files;
-    }
-    case "url":
-      if (url.value.trim() === "") throw new Error("write the address of a GGUF file first");
-      return new URL(url.value.trim(), location.href).href;
-    default:
-      return "builtin:tiny";
-  }
-}
-
-function showProgress({ phase, done, total }: Progress): void {
-  const part = total > 0 ? done / total : 0;
-  progress.value = phase === "upload" ? part * 0.9 : 0.9 + part * 0.1;
-  const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
-  status.textContent = phase === "upload"
-    ? `Uploading ${megabytes(done)} of ${megabytes(total)} MB`
-    : "Compiling kernels";
+  show("error", message(error));
 }
 
 function showDevice({ info, devices, adapter: found, wasmBytes }: Loaded, asked: LoadOptions["device"]): void {
@@ -121,7 +90,7 @@ async function load(): Promise<void> {
     show("loading", "Reading the model");
     // Small chunks where one takes long, so that Stop is heard soon.
     const options: LoadOptions = { device: asked, prefillChunk: 64 };
-    model = await Model.load(from, options, showProgress, loading.signal);
+    model = await Model.load(from, options, (told) => showProgress(progress, status, told), loading.signal);
     showDevice(model.loaded, asked);
     show("ready", "Ready.");
     prompt.focus();
@@ -199,10 +168,6 @@ setup.addEventListener("submit", (event) => {
 ask.addEventListener("submit", (event) => {
   event.preventDefault();
   void send();
-});
-modelKind.addEventListener("change", () => {
-  element("file-field").hidden = modelKind.value !== "file";
-  element("url-field").hidden = modelKind.value !== "url";
 });
 prompt.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {

@@ -9,7 +9,50 @@ export interface LoadOptions {
   contextLength?: number;
   kv?: "f16" | "f32" | "q8_0";
   prefillChunk?: number;
+  /** Tensor-parallel ranks: each holds a part of every layer. */
+  tp?: number;
+  /** Pipeline stages: each holds some of the layers. */
+  pp?: number;
+  /** Norms and residuals of a part of the tokens for each tensor-parallel rank. */
+  sequenceParallel?: boolean;
+  /** Devices, given to the ranks in turn: `["gpu", "cpu"]`. Without them all ranks share `device`. */
+  devices?: string[];
+  /** Shares of the tensor-parallel ranks: equal, in proportion to how fast their devices are, or these. */
+  split?: "even" | "auto" | number[];
 }
+
+/** First and end, the end not included. */
+export type Range = [first: number, end: number];
+
+/** What one rank holds. */
+export interface Shard {
+  rank: number;
+  /** Place among the tensor-parallel ranks. */
+  tp: number;
+  /** Pipeline stage. */
+  pp: number;
+  device: Device;
+  layers: Range;
+  /** Query heads. */
+  heads: Range;
+  /** Key/value heads; neighbours may hold the same. */
+  kvHeads: Range;
+  /** Hidden channels of each feed-forward block. */
+  hidden: Range;
+  /** Rows of the embedding and of the output layer. */
+  vocab: Range;
+  /** Bytes of weights. */
+  bytes: number;
+  /** Of those, bytes that other tensor-parallel ranks hold as well. */
+  replicated: number;
+  /** Bytes read from the model's files. */
+  read: number;
+  /** Bytes of keys and values. */
+  cacheBytes: number;
+}
+
+/** What all ranks together have sent, by collective: `all_reduce`, `all_gather`, `broadcast`, `send`, … */
+export type Traffic = Record<string, { calls: number; bytes: number }>;
 
 export interface Message {
   role: "system" | "user" | "assistant";
@@ -139,13 +182,20 @@ export type Request =
   | { type: "time"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting>; runs: number }
   | { type: "mlps"; id: number; channels: number }
   | { type: "load"; source: Source; options: LoadOptions }
+  | { type: "shards"; id: number }
+  | { type: "traffic"; id: number }
+  | { type: "tokenize"; id: number; text: string }
+  | { type: "logits"; id: number; tokens: number[] }
   | { type: "generate"; prompt: string | Message[]; options: GenerateOptions }
   | { type: "cancel" }
   | { type: "reset" };
 
+/** What a request with an id gives. */
+export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Float32Array;
+
 export type Reply =
   | { type: "opened"; device: Device; ops: Op[] }
-  | { type: "result"; id: number; result: Record<string, Tensor> | number[] | MlpSize[] }
+  | { type: "result"; id: number; result: Result }
   | { type: "failed"; id: number; message: string }
   | { type: "progress"; progress: Progress }
   | { type: "token"; text: string; id: number }

@@ -1,7 +1,7 @@
 // The model's thread: all computing happens here, so that the page never freezes.
 
 import init, { devices, load, mlps, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
-import type { Adapter, Answer, Device, Info, MlpSize, Op, Progress, Reply, Request, Tensor } from "./protocol.ts";
+import type { Adapter, Answer, Device, Info, MlpSize, Op, Progress, Reply, Request, Result, Shard, Tensor, Traffic } from "./protocol.ts";
 
 /** Progress is told at most this often, in milliseconds. */
 const PROGRESS_EVERY = 50;
@@ -31,17 +31,32 @@ function teller(): (phase: Progress["phase"], done: number, total: number) => vo
   };
 }
 
-type Call = Extract<Request, { type: "op" | "time" | "mlps" }>;
+type Call = Extract<Request, { id: number }>;
 
-async function compute(request: Call): Promise<Record<string, Tensor> | number[] | MlpSize[]> {
-  if (!runtime) throw new Error("no device is open");
+function opened<T>(what: T | undefined, missing: string): T {
+  if (!what) throw new Error(missing);
+  return what;
+}
+
+const theModel = () => opened(session, "no model is loaded");
+const theRuntime = () => opened(runtime, "no device is open");
+
+async function compute(request: Call): Promise<Result> {
   switch (request.type) {
     case "op":
-      return (await runtime.op(request.name, request.inputs, request.settings)) as Record<string, Tensor>;
+      return (await theRuntime().op(request.name, request.inputs, request.settings)) as Record<string, Tensor>;
     case "time":
-      return [...(await runtime.time(request.name, request.inputs, request.settings, request.runs))];
+      return [...(await theRuntime().time(request.name, request.inputs, request.settings, request.runs))];
     case "mlps":
       return mlps(request.channels) as MlpSize[];
+    case "shards":
+      return theModel().shards() as Shard[];
+    case "traffic":
+      return theModel().traffic() as Traffic;
+    case "tokenize":
+      return [...theModel().tokenize(request.text)];
+    case "logits":
+      return await theModel().logits(Uint32Array.from(request.tokens));
   }
 }
 
@@ -70,7 +85,11 @@ async function handle(request: Request): Promise<void> {
     }
     case "op":
     case "time":
-    case "mlps": {
+    case "mlps":
+    case "shards":
+    case "traffic":
+    case "tokenize":
+    case "logits": {
       const { id } = request;
       try {
         reply({ type: "result", id, result: await compute(request) });
@@ -80,9 +99,8 @@ async function handle(request: Request): Promise<void> {
       return;
     }
     case "generate": {
-      if (!session) throw new Error("no model is loaded");
       const onToken = (text: string, id: number) => reply({ type: "token", text, id });
-      const answer = (await session.generate(request.prompt, request.options, onToken)) as Answer;
+      const answer = (await theModel().generate(request.prompt, request.options, onToken)) as Answer;
       reply({ type: "answer", answer });
       return;
     }

@@ -1,0 +1,78 @@
+// What the pages have in common: fields of the form that chooses a model, and how numbers are written.
+
+import type { Progress, Source } from "./protocol.ts";
+
+/** The element of an id that the page's html must have. */
+export function element<T extends HTMLElement>(id: string): T {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`${location.pathname} has no #${id}`);
+  return found as T;
+}
+
+export function message(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Reads #model, #file and #url, and shows the field that the choice needs. */
+export function sourceField(): () => Source {
+  const kind = element<HTMLSelectElement>("model");
+  kind.addEventListener("change", () => {
+    element("file-field").hidden = kind.value !== "file";
+    element("url-field").hidden = kind.value !== "url";
+  });
+  return () => {
+    switch (kind.value) {
+      case "file": {
+        const files = [...(element<HTMLInputElement>("file").files ?? [])];
+        if (files.length === 0) throw new Error("choose a file first");
+        return files;
+      }
+      case "url": {
+        const address = element<HTMLInputElement>("url").value.trim();
+        if (address === "") throw new Error("write the address of a GGUF file first");
+        return new URL(address, location.href).href;
+      }
+      default:
+        return "builtin:tiny";
+    }
+  };
+}
+
+/** Says how far loading is, in a progress bar and a line. */
+export function showProgress(bar: HTMLProgressElement, line: HTMLElement, { phase, done, total }: Progress): void {
+  const part = total > 0 ? done / total : 0;
+  bar.value = phase === "upload" ? part * 0.9 : 0.9 + part * 0.1;
+  const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
+  line.textContent = phase === "upload"
+    ? `Uploading ${megabytes(done)} of ${megabytes(total)} MB`
+    : "Compiling kernels";
+}
+
+/** A colour that differs from its neighbours', readable on both grounds. */
+export function colour(index: number): string {
+  return `light-dark(hsl(${(index * 137.5 + 245) % 360} 70% 38%), hsl(${(index * 137.5 + 245) % 360} 75% 70%))`;
+}
+
+export function exact(value: number): string {
+  return value.toLocaleString("en");
+}
+
+export function short(value: number): string {
+  return value.toLocaleString("en", { maximumSignificantDigits: 3 });
+}
+
+export function memory(bytes: number): string {
+  const [size, unit] = bytes < 2 ** 20 ? [2 ** 10, "KiB"] : [2 ** 20, "MiB"];
+  return `${short(bytes / size)} ${unit}`;
+}
+
+/** A row of a table: its head, and cells of text. */
+export function tableRow(head: string, cells: string[]): HTMLTableRowElement {
+  const line = document.createElement("tr");
+  const first = document.createElement("th");
+  first.scope = "row";
+  first.textContent = head;
+  line.append(first);
+  for (const text of cells) line.insertCell().textContent = text;
+  return line;
+}
