@@ -207,6 +207,22 @@ impl Recording {
         offset
     }
 
+    /// The last item that names a scratch tensor: the one that makes it, if nobody has read it yet.
+    pub(crate) fn maker(&self, slot: usize) -> Option<usize> {
+        self.items.iter().rposition(|item| {
+            item.tensors()
+                .any(|t| matches!(t.storage, Storage::Scratch(s) if s == slot))
+        })
+    }
+
+    /// A call, to change it.
+    pub(crate) fn dispatch_mut(&mut self, item: usize) -> Option<&mut Dispatch> {
+        match self.items.get_mut(item) {
+            Some(Item::Dispatch(dispatch)) => Some(dispatch),
+            _ => None,
+        }
+    }
+
     /// Calls and collectives in order.
     pub fn items(&self) -> &[Item] {
         &self.items

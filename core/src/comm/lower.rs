@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Collective, CollectiveKind, Reduce, Traffic};
-use crate::kernels::{Access, Kernel, Params, all_reduce, copy};
+use crate::kernels::{Access, Kernel, Params, all_reduce, copy, matmul, matvec};
 use crate::recording::{Dispatch, Item, Recording};
 use crate::tensor::{Storage, Tensor};
 use crate::{DType, Error, Result};
@@ -403,6 +403,9 @@ impl<'a> Lowering<'a> {
             CollectiveKind::AllReduce(how) => {
                 let all: Vec<Tensor> = (0..parts.len()).map(given).collect::<Result<_>>()?;
                 let n = all[0].len();
+                if *how == Reduce::Sum && self.chain(parts, &all) {
+                    return Ok(());
+                }
                 self.same_for_all(parts, |this, device, output| {
                     this.reduce(device, *how, &all, 0, n, output)
                 })
@@ -518,6 +521,64 @@ impl<'a> Lowering<'a> {
             })
     }
 
+    /// Products that are only summed add to each other as they are made: the second rank's takes the first
+    /// one's as its residual, and so on. The same sum in the same order, without a dispatch of its own.
+    fn chain(&mut self, parts: &[(usize, &Collective)], inputs: &[Tensor]) -> bool {
+        let device = self.devices[parts[0].0];
+        let constant = |(rank, c): &(usize, &Collective)| {
+            let output = c.output.as_ref();
+            output.is_some_and(|t| {
+                matches!(t.storage, Storage::Scratch(_)) && self.is_constant(*rank, t)
+            })
+        };
+        if !parts.iter().all(constant) {
+            return false;
+        }
+        let recording = &mut self.lowered.recordings[device];
+        // Where each input is made; nobody else may have seen it.
+        let mut makers = Vec::with_capacity(inputs.len());
+        for ((rank, c), input) in parts.iter().zip(inputs) {
+            let (Storage::Scratch(slot), Some(Storage::Scratch(own))) =
+                (&input.storage, c.input.as_ref().map(|t| &t.storage))
+            else {
+                return false;
+            };
+            let readers = self.ranks[*rank].items().iter().filter(|item| {
+                item.tensors()
+                    .any(|t| matches!(t.storage, Storage::Scratch(s) if s == *own))
+            });
+            // Its maker and this collective.
+            if readers.count() != 2 || recording.kept().contains(slot) {
+                return false;
+            }
+            match recording.maker(*slot) {
+                Some(maker) if makers.last().is_none_or(|last| *last < maker) => makers.push(maker),
+                _ => return false,
+            }
+        }
+        let fits = makers[1..].iter().all(|at| {
+            matches!(recording.items().get(*at), Some(Item::Dispatch(d)) if residual(d).is_some())
+        });
+        if !fits {
+            return false;
+        }
+        for (i, at) in makers.iter().enumerate().skip(1) {
+            if let Some(dispatch) = recording.dispatch_mut(*at)
+                && let Some(binding) = residual(dispatch)
+            {
+                dispatch.bindings[binding] = Some(inputs[i - 1].clone());
+                dispatch.params = dispatch.params.clone().bool("RESIDUAL", true);
+            }
+        }
+        let sum = inputs.last().map(|t| t.storage.clone());
+        for (rank, c) in parts {
+            if let (Some(output), Some(Storage::Scratch(slot))) = (&c.output, &sum) {
+                self.alias(*rank, output, *slot);
+            }
+        }
+        true
+    }
+
     /// `output[i] = reduce of inputs[k][first + i]`, strictly in the order of ranks.
     fn reduce(
         &mut self,
@@ -594,6 +655,16 @@ impl<'a> Lowering<'a> {
         }
         Ok(())
     }
+}
+
+/// The binding to which a product that has none yet can be given a residual.
+fn residual(dispatch: &Dispatch) -> Option<usize> {
+    let product = [&matvec::KERNEL, &matmul::KERNEL]
+        .iter()
+        .any(|kernel| std::ptr::eq(*kernel, dispatch.kernel));
+    let bindings = dispatch.kernel.bindings;
+    let found = bindings.iter().position(|b| b.name == "residual")?;
+    (product && dispatch.bindings[found].is_none()).then_some(found)
 }
 
 fn same_memory(a: &Tensor, b: &Tensor) -> bool {

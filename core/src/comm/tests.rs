@@ -314,3 +314,47 @@ fn a_line_of_ranks_passes_things_on_in_order() {
         }
     }
 }
+
+#[test]
+fn products_that_are_summed_add_to_each_other() {
+    let world = world(3, true);
+    let found: Result<(Vec<&str>, Vec<f32>)> = pollster::block_on(async {
+        let device = Rc::clone(world.device(0));
+        let mut recordings = world.recordings();
+        let mut sums = Vec::new();
+        for (rank, r) in recordings.iter_mut().enumerate() {
+            let values = array(rank, 6);
+            let buffer = device.alloc(32, "x").await?;
+            device.write(&buffer, 0, bytemuck::cast_slice(&values[..2]))?;
+            let x = Tensor::of(buffer, DType::F32, &[1, 2]);
+            let bytes = bytemuck::cast_slice(&values[2..]);
+            let weight =
+                crate::weights::Weight::from_bytes(device.as_ref(), "w", DType::F32, 2, 2, bytes);
+            let linear = crate::nn::Linear::new(weight.await?).row_parallel();
+            let y = r.linear(&x, &linear)?;
+            r.keep(&y);
+            sums.push(y);
+        }
+        let lowered = super::lower::lower(&recordings, &[0, 0, 0])?;
+        let kernels = lowered.recordings[0].dispatches().map(|d| d.kernel.name);
+        let kernels = kernels.collect();
+        let program = world.prepare(recordings).await?;
+        world.run(&program).await?;
+        let buffer = program.tensor(2, &sums[2]).unwrap();
+        let bytes = device.read(&buffer, 0, 8).await?;
+        Ok((kernels, bytemuck::allocation::pod_collect_to_vec(&bytes)))
+    });
+    let (kernels, sum) = found.unwrap();
+    assert_eq!(kernels, ["matvec"; 3]);
+    let product = |rank: usize, row: usize| {
+        let v = array(rank, 6);
+        f64::from(v[0]) * f64::from(v[2 + 2 * row]) + f64::from(v[1]) * f64::from(v[3 + 2 * row])
+    };
+    for (row, found) in sum.iter().enumerate() {
+        let want: f64 = (0..3).map(|rank| product(rank, row)).sum();
+        assert!(
+            (f64::from(*found) - want).abs() < 1e-5 * want,
+            "{found}, {want}"
+        );
+    }
+}
