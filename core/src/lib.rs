@@ -14,6 +14,7 @@ pub mod kv_cache;
 pub mod models;
 pub mod nn;
 pub mod ops;
+pub mod plan;
 pub mod recording;
 pub mod sampler;
 pub mod session;

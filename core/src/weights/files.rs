@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::gguf::{GgufHeader, Metadata};
 use super::safetensors::{SafetensorsHeader, SafetensorsIndex};
+use super::source::{LocalFuture, check_range};
 use super::{FileKind, TensorInfo, WeightSource};
 use crate::chat::ChatTemplate;
 use crate::models::{self, ModelConfig};
@@ -46,6 +47,19 @@ impl ModelFiles {
             return ModelFiles::open_gguf(Rc::clone(first)).await;
         }
         ModelFiles::open_folder(sources).await
+    }
+
+    /// A model of these tensors without files: for plans, nothing can be read.
+    pub(crate) fn described(name: &str, config: ModelConfig, tensors: Vec<TensorInfo>) -> Self {
+        ModelFiles {
+            name: name.to_string(),
+            sources: vec![Rc::new(NoBytes(name.to_string()))],
+            tensors: tensors.into_iter().map(|t| (t.name.clone(), t)).collect(),
+            config,
+            tokenizer: None,
+            template: None,
+            metadata: None,
+        }
     }
 
     async fn open_gguf(source: Rc<dyn WeightSource>) -> Result<ModelFiles> {
@@ -195,6 +209,24 @@ impl ModelFiles {
     /// The file that holds `tensor`.
     pub fn source(&self, tensor: &TensorInfo) -> &dyn WeightSource {
         self.sources[tensor.file].as_ref()
+    }
+}
+
+/// The source of a model that is only described.
+struct NoBytes(String);
+
+impl WeightSource for NoBytes {
+    fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn len(&self) -> u64 {
+        0
+    }
+
+    fn read<'a>(&'a self, offset: u64, out: &'a mut [u8]) -> LocalFuture<'a, Result<()>> {
+        let end = check_range(&self.0, offset, out.len() as u64, 0);
+        Box::pin(std::future::ready(end))
     }
 }
 
