@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardlight::comm::{Mesh, Sharding, SplitChoice};
 use shardlight::device::DeviceChoice;
+use shardlight::kv_cache::KvDType;
 
 use crate::models::catalogue::DEFAULT;
 
@@ -38,6 +39,8 @@ pub enum Command {
     Logits(Logits),
     /// Measure prefill and decode speed.
     Bench(Bench),
+    /// Predict memory, bytes and times of a layout of ranks on devices that need not be here.
+    Plan(Plan),
     /// Run one kernel or layer on tensors from files, or list them all.
     Op(Op),
     /// Download a model of the catalogue, or check it again.
@@ -86,6 +89,9 @@ pub struct Info {
     /// List every tensor.
     #[arg(long)]
     pub tensors: bool,
+    /// With --tp or --pp: what of the model each rank would hold.
+    #[command(flatten)]
+    pub shares: Shares,
     #[command(flatten)]
     pub format: Format,
 }
@@ -143,6 +149,91 @@ pub struct Bench {
     pub format: Format,
     #[command(flatten)]
     pub model: Model,
+}
+
+/// Arguments of `plan`.
+#[derive(Args, Debug)]
+pub struct Plan {
+    /// A model by its sizes, such as llama3-70b.
+    #[arg(long, value_name = "SHAPE", conflicts_with = "model")]
+    pub shape: Option<String>,
+    /// A model as in `run`; its weights are not read.
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Element type of the matrices of a --shape.
+    #[arg(long = "type", value_name = "TYPE", default_value = "f16")]
+    pub dtype: String,
+    #[command(flatten)]
+    pub shares: Shares,
+    /// Ranks that share the experts of a mixture: a multiple of --tp that divides tp x dp.
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub ep: u32,
+    /// The device of each rank: a name of the table (--list), `measured`, or `measured:gpu:0` for a device of
+    /// this machine [default: h100, with --check measured].
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Units that compute products: `f32` are shader cores, which our shaders use; `f16` matrix units.
+    #[arg(long, value_enum, default_value_t = Peak::F32)]
+    pub peak: Peak,
+    /// Memory of a device in units of 1e9 bytes [default: the table's].
+    #[arg(long, value_name = "GB")]
+    pub memory: Option<u32>,
+    /// What joins the ranks of a host: a name of the table (--list), or latency and rate as in 5us,50GB/s.
+    #[arg(long, value_name = "LINK", default_value = "nvlink4")]
+    pub link: String,
+    /// What joins hosts [default: as --link].
+    #[arg(long, value_name = "LINK")]
+    pub far_link: Option<String>,
+    /// Ranks of a host.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub ranks_per_host: u32,
+    /// All ranks are simulated on one device, as `run --tp` does on one.
+    #[arg(long)]
+    pub one_device: bool,
+    /// Context length in tokens [default: the model's, within reason].
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
+    pub ctx: Option<u32>,
+    /// Tokens of the prompt; decoding goes on after it.
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt: u32,
+    /// Sequences that each replica decodes at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: u32,
+    /// Element type of the key/value cache.
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+    /// Every layout of N ranks instead.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536), conflicts_with_all = ["tp", "pp", "dp", "split", "one_device", "trace", "check"])]
+    pub sweep: Option<u32>,
+    /// Write one decode step for Chrome's tracing page or Perfetto, a lane for each rank.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "one_device"])]
+    pub trace: Option<PathBuf>,
+    /// Measure a device of this machine, then predict and measure decode steps of tp 1, 2 and 3 on it.
+    #[arg(long, conflicts_with_all = ["shape", "tp", "pp", "dp", "sp", "split", "one_device"])]
+    pub check: bool,
+    /// List the shapes, devices and links.
+    #[arg(long)]
+    pub list: bool,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// Units that compute products.
+#[derive(ValueEnum, Debug, Clone, Copy)]
+pub enum Peak {
+    /// Shader cores.
+    F32,
+    /// Matrix units.
+    F16,
+}
+
+impl From<Peak> for shardlight::plan::Peak {
+    fn from(peak: Peak) -> Self {
+        match peak {
+            Peak::F32 => shardlight::plan::Peak::F32,
+            Peak::F16 => shardlight::plan::Peak::F16,
+        }
+    }
 }
 
 /// Arguments of `op`.
@@ -224,7 +315,7 @@ pub struct Device {
 
 /// How the model is shared among ranks.
 #[derive(Args, Debug, Clone)]
-pub struct Shards {
+pub struct Shares {
     /// Tensor-parallel ranks: each has a part of every layer.
     #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub tp: u32,
@@ -237,6 +328,17 @@ pub struct Shards {
     /// Sequence parallelism: tensor-parallel ranks share norms and residuals by tokens.
     #[arg(long)]
     pub sp: bool,
+    /// Shares of the tensor-parallel ranks: `even`, `auto` (a short measurement of each device) or numbers
+    /// like 0.7,0.3.
+    #[arg(long, value_name = "SHARES", default_value = "even")]
+    pub split: SplitChoice,
+}
+
+/// Ranks and their devices.
+#[derive(Args, Debug, Clone)]
+pub struct Shards {
+    #[command(flatten)]
+    pub shares: Shares,
     /// Devices of the ranks, such as gpu:0,gpu:1,cpu; fewer than ranks are given to them in turn, so that
     /// one is shared.
     #[arg(
@@ -246,25 +348,27 @@ pub struct Shards {
         conflicts_with = "device"
     )]
     pub devices: Vec<DeviceChoice>,
-    /// Shares of the tensor-parallel ranks: `even`, `auto` (a short measurement of each device) or numbers
-    /// like 0.7,0.3.
-    #[arg(long, value_name = "SHARES", default_value = "even")]
-    pub split: SplitChoice,
+}
+
+impl Shares {
+    /// Sizes of the groups.
+    pub fn mesh(&self) -> Mesh {
+        Mesh {
+            tp: self.tp as usize,
+            pp: self.pp as usize,
+            dp: self.dp as usize,
+            ..Mesh::default()
+        }
+    }
 }
 
 impl Shards {
     /// The core's words; `device` is what `--device` says.
     pub fn sharding(&self, device: &DeviceChoice) -> Sharding {
-        let mesh = Mesh {
-            tp: self.tp as usize,
-            pp: self.pp as usize,
-            dp: self.dp as usize,
-            ..Mesh::default()
-        };
         Sharding {
-            mesh,
-            sequence_parallel: self.sp,
-            split: self.split.clone(),
+            mesh: self.shares.mesh(),
+            sequence_parallel: self.shares.sp,
+            split: self.shares.split.clone(),
             devices: match self.devices.is_empty() {
                 true => vec![device.clone()],
                 false => self.devices.clone(),
@@ -300,6 +404,16 @@ pub enum Kv {
     /// A quarter of the memory.
     #[value(name = "q8_0")]
     Q8_0,
+}
+
+impl From<Kv> for KvDType {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F16 => KvDType::F16,
+            Kv::F32 => KvDType::F32,
+            Kv::Q8_0 => KvDType::Q8_0,
+        }
+    }
 }
 
 /// How answers are written.

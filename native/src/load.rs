@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use shardlight::builtin::{self, TINY_NAME};
-use shardlight::kv_cache::KvDType;
 use shardlight::session::{Progress, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 
-use crate::cli::{Kv, Model};
+use crate::cli::Model;
 use crate::exit::usage;
 use crate::models::{self, CATALOGUE, catalogue};
 use crate::source::MmapSource;
@@ -199,10 +198,10 @@ pub fn load(args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
 
 /// Puts a model whose headers were read onto the devices that `args` asks for.
 pub fn session(files: ModelFiles, args: &Model, ui: Ui) -> anyhow::Result<Loaded> {
-    if args.shards.dp > 1 {
+    if args.shards.shares.dp > 1 {
         return Err(usage(format!(
             "--dp {}: replicas answer several prompts; give them with `run --prompts FILE`",
-            args.shards.dp
+            args.shards.shares.dp
         )));
     }
     replica(files, args, 0, ui)
@@ -219,11 +218,7 @@ pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyho
     }
     let options = SessionOptions {
         context_length: args.ctx.map(|tokens| tokens as usize),
-        kv: match args.kv {
-            Kv::F16 => KvDType::F16,
-            Kv::F32 => KvDType::F32,
-            Kv::Q8_0 => KvDType::Q8_0,
-        },
+        kv: args.kv.into(),
         ..SessionOptions::default()
     };
     let bar = ui.percent("loading");

@@ -37,6 +37,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tokenize(args) => commands::tokenize::run(&args, ui),
         Command::Logits(args) => commands::logits::run(&args, ui),
         Command::Bench(args) => commands::bench::run(&args, ui),
+        Command::Plan(args) => commands::plan::run(&args, ui),
         Command::Op(args) => commands::op::run(&args, ui),
         Command::Pull(args) => commands::pull::run(&args, ui),
         Command::List(args) => commands::list::run(&args),

@@ -2,6 +2,8 @@
 
 #[path = "cli/op.rs"]
 mod op;
+#[path = "cli/plan.rs"]
+mod plan;
 #[path = "cli/program.rs"]
 mod program;
 #[path = "cli/shards.rs"]

@@ -31,7 +31,7 @@ pub fn run(args: &Run, file: &Path, ui: Ui) -> anyhow::Result<()> {
     if prompts.is_empty() {
         return Err(usage(format!("{}: holds no prompts", file.display())));
     }
-    let replicas = (args.model.shards.dp as usize).min(prompts.len());
+    let replicas = (args.model.shards.shares.dp as usize).min(prompts.len());
     let next = AtomicUsize::new(0);
     let found: Mutex<Vec<Option<Generated>>> = Mutex::new(vec![None; prompts.len()]);
     let interrupt = interrupt::Answer::begin();

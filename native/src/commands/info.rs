@@ -1,28 +1,143 @@
 //! `shardlight info`: what a model file holds, without loading it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use console::style;
 use indicatif::DecimalBytes;
 use serde_json::{Value, json};
+use shardlight::comm::{Placement, SplitChoice};
+use shardlight::kv_cache::KvDType;
+use shardlight::plan::{self, Sizes};
+use shardlight::session::ShardInfo;
+use shardlight::shard::Split;
 use shardlight::weights::{ModelFiles, TensorInfo};
 
-use crate::cli::Info;
+use crate::cli::{Info, Shares};
+use crate::exit::usage;
 use crate::load;
 use crate::out::Out;
 use crate::ui::Ui;
 
 /// Prints a summary, and with `--tensors` each tensor; with `--json` an object
-/// `{name, architecture, config, parameters, bytes, types, tensors}`.
+/// `{name, architecture, config, parameters, bytes, types, tensors, shards}`.
 pub fn run(args: &Info, ui: Ui) -> anyhow::Result<()> {
     let files = load::open(&args.name.model, ui)?;
+    let shards = shards(&files, &args.shares)?;
     let mut out = Out::new();
     if args.format.json {
-        out.json(&object(&files, args.tensors))?;
+        let mut object = object(&files, args.tensors);
+        if !shards.is_empty() {
+            object["shards"] = shards.iter().map(|s| shard_object(&files, s)).collect();
+        }
+        out.json(&object)?;
     } else {
         table(&files, args.tensors, &mut out)?;
+        if !shards.is_empty() {
+            shard_table(&files, &shards, &mut out)?;
+        }
     }
     out.finish()
+}
+
+/// What each rank of a layout would hold; nothing for one rank. No weights are read.
+fn shards(files: &ModelFiles, shares: &Shares) -> anyhow::Result<Vec<ShardInfo>> {
+    let mesh = shares.mesh();
+    if mesh.dp > 1 {
+        return Err(usage(format!(
+            "--dp {}: replicas hold the same; leave it out",
+            mesh.dp
+        )));
+    }
+    let split = match &shares.split {
+        SplitChoice::Even => Split::even(mesh.tp),
+        SplitChoice::Of(shares) => Split::new(shares)?,
+        SplitChoice::Auto => {
+            return Err(usage(
+                "--split auto measures devices; give shares such as 0.7,0.3",
+            ));
+        }
+    };
+    mesh.check()?;
+    if mesh.world_size() == 1 {
+        return Ok(Vec::new());
+    }
+    let placement = |rank| Placement::new(mesh, rank, split.clone(), shares.sp);
+    let ranks = (0..mesh.world_size()).map(placement);
+    // Weights do not depend on these.
+    let sizes = Sizes {
+        context: 1,
+        kv: KvDType::F32,
+        chunk: 1,
+    };
+    let ranks = ranks.collect::<shardlight::Result<_>>()?;
+    Ok(pollster::block_on(plan::dry_run(files, ranks, sizes))?.shards)
+}
+
+/// Bytes that other ranks hold too: of its tensor-parallel group, and of the other end of the pipeline where both
+/// have the embedding.
+fn replicated(files: &ModelFiles, shard: &ShardInfo) -> u64 {
+    let stages = shard.share.layers.len() < files.config.num_hidden_layers;
+    let tied = stages && !files.has("output.weight") && !shard.share.vocab.is_empty();
+    let embedding = files
+        .tensors()
+        .find(|t| tied && t.name == "token_embd.weight");
+    let row = embedding.map_or(0, |t| t.bytes / t.rows().max(1) as u64);
+    shard.held.replicated + row * shard.share.vocab.len() as u64
+}
+
+fn shard_object(files: &ModelFiles, shard: &ShardInfo) -> Value {
+    let share = &shard.share;
+    let range = |range: &Range<usize>| json!([range.start, range.end]);
+    json!({
+        "rank": shard.rank,
+        "tp": shard.tp,
+        "pp": shard.pp,
+        "layers": range(&share.layers),
+        "heads": range(&share.heads),
+        "kv_heads": range(&share.kv_heads),
+        "hidden": range(&share.hidden),
+        "vocab": range(&share.vocab),
+        "bytes": shard.held.bytes,
+        "replicated": replicated(files, shard),
+        "read": shard.held.read,
+    })
+}
+
+fn shard_table(files: &ModelFiles, shards: &[ShardInfo], out: &mut Out) -> anyhow::Result<()> {
+    let title = format!(
+        "{:6}{:>10}{:>10}{:>10}{:>14}{:>16}{:>12}{:>12}",
+        "rank", "layers", "heads", "kv heads", "hidden", "vocabulary", "weights", "replicated"
+    );
+    out.line(style(title).dim())?;
+    let text = |range: &Range<usize>| match range.is_empty() {
+        true => "-".to_owned(),
+        false => format!("{}..{}", range.start, range.end),
+    };
+    for shard in shards {
+        let share = &shard.share;
+        out.line(format_args!(
+            "{:<6}{:>10}{:>10}{:>10}{:>14}{:>16}{:>12}{:>12}",
+            shard.rank,
+            text(&share.layers),
+            text(&share.heads),
+            text(&share.kv_heads),
+            text(&share.hidden),
+            text(&share.vocab),
+            DecimalBytes(shard.held.bytes).to_string(),
+            DecimalBytes(replicated(files, shard)).to_string()
+        ))?;
+    }
+    let sum: u64 = shards.iter().map(|shard| shard.held.bytes).sum();
+    let shared: u64 = shards.iter().map(|shard| replicated(files, shard)).sum();
+    out.line(format_args!(
+        "{:24} {} ({:.3} of the model's {}), of which {} are held by several ranks",
+        "all ranks",
+        DecimalBytes(sum),
+        sum as f64 / files.bytes() as f64,
+        DecimalBytes(files.bytes()),
+        DecimalBytes(shared)
+    ))
 }
 
 #[derive(Default)]

@@ -9,6 +9,8 @@ pub mod info;
 pub mod list;
 pub mod logits;
 pub mod op;
+pub mod plan;
+mod plan_check;
 pub mod pull;
 pub mod run;
 pub mod tokenize;
