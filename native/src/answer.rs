@@ -8,6 +8,7 @@ use shardlight::session::{Event, GenerateOptions, Session, StopReason};
 
 use crate::cli::Talk;
 use crate::interrupt;
+use crate::job;
 use crate::ui::Ui;
 
 /// The options of the command line; the seed is the time if none was asked for.
@@ -20,7 +21,7 @@ pub fn options(talk: &Talk) -> GenerateOptions {
             top_p: talk.top_p,
             min_p: talk.min_p,
             repeat_penalty: talk.repeat_penalty,
-            seed: talk.seed.unwrap_or_else(now),
+            seed: job::broadcast_u64(talk.seed.unwrap_or_else(now)),
             ..Sampling::default()
         },
         stop: talk.stop.clone(),

@@ -7,6 +7,7 @@ use shardlight::comm::{Mesh, Sharding, SplitChoice};
 use shardlight::device::DeviceChoice;
 use shardlight::kv_cache::KvDType;
 
+use crate::job;
 use crate::models::catalogue::DEFAULT;
 
 /// Run language models on the GPU or CPU of this machine.
@@ -316,9 +317,10 @@ pub struct Device {
 /// How the model is shared among ranks.
 #[derive(Args, Debug, Clone)]
 pub struct Shares {
-    /// Tensor-parallel ranks: each has a part of every layer.
-    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub tp: u32,
+    /// Tensor-parallel ranks: each has a part of every layer [default: 1; under mpirun, as many as make use
+    /// of all processes].
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tp: Option<u32>,
     /// Pipeline stages: each has some of the layers.
     #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub pp: u32,
@@ -353,10 +355,12 @@ pub struct Shards {
 impl Shares {
     /// Sizes of the groups.
     pub fn mesh(&self) -> Mesh {
+        let (pp, dp) = (self.pp as usize, self.dp as usize);
+        let left = || (job::size() / pp / dp).max(1);
         Mesh {
-            tp: self.tp as usize,
-            pp: self.pp as usize,
-            dp: self.dp as usize,
+            tp: self.tp.map_or_else(left, |tp| tp as usize),
+            pp,
+            dp,
             ..Mesh::default()
         }
     }

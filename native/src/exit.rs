@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use console::style;
 
+use crate::job::{self, Agreed};
+
 /// Ways to end early that are not a failed job.
 #[derive(Debug, thiserror::Error)]
 pub enum Stop {
@@ -23,23 +25,44 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
     Stop::Usage(message.into()).into()
 }
 
-/// Prints what there is to print about `result` and returns the exit code: 0, 1 (failed job),
-/// 2 (wrong usage) or 130 (Ctrl-C).
+/// Exit code of an error: 1 (failed job), 2 (wrong usage), 130 (Ctrl-C) or 0.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<Stop>() {
+        Some(Stop::StdoutClosed) => 0,
+        Some(Stop::Interrupted) => 130,
+        Some(Stop::Usage(_)) => 2,
+        None => error.downcast_ref::<Agreed>().map_or(1, |all| all.code),
+    }
+}
+
+/// Prints what there is to print about `result` and returns the [exit code](exit_code). An error of one
+/// rank of a job ends the job.
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
-    match error.downcast_ref::<Stop>() {
-        Some(Stop::StdoutClosed) => ExitCode::SUCCESS,
-        Some(Stop::Interrupted) => ExitCode::from(130),
-        Some(Stop::Usage(_)) => {
-            print_error(&format!("{error:#}"));
-            ExitCode::from(2)
+    let code = exit_code(&error);
+    if let Some(all) = error.downcast_ref::<Agreed>() {
+        if job::is_first() && !all.message.is_empty() {
+            print_error(&all.message);
         }
-        None => {
-            print_error(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
+        return ExitCode::from(code);
+    }
+    if !matches!(
+        error.downcast_ref(),
+        Some(Stop::StdoutClosed | Stop::Interrupted)
+    ) {
+        print_error(&of_rank(&format!("{error:#}")));
+    }
+    job::abort(code.into());
+    ExitCode::from(code)
+}
+
+/// In a job, says whose message it is.
+fn of_rank(message: &str) -> String {
+    match job::rank() {
+        Some(rank) => format!("rank {rank}: {message}"),
+        None => message.to_owned(),
     }
 }
 
@@ -63,9 +86,10 @@ pub fn install_panic_hook() {
             .location()
             .map(|at| format!(" at {}:{}", at.file(), at.line()))
             .unwrap_or_default();
-        print_error(&format!(
+        print_error(&of_rank(&format!(
             "internal: {what}{place}; this is a bug, please report it"
-        ));
+        )));
+        job::abort(1);
         std::process::exit(1);
     }));
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::job;
+
 const IDLE: u8 = 0;
 const ANSWERING: u8 = 1;
 const ASKED: u8 = 2;
@@ -9,9 +11,11 @@ const ASKED: u8 = 2;
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
 
 /// Takes over Ctrl-C: while an [`Answer`] is under way the first one asks it to stop, and any other
-/// ends the program with exit code 130.
+/// ends the program with exit code 130. In a [`job`] there is no stopping halfway: ranks would not stop
+/// after the same token, so the job ends.
 pub fn install() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
+        job::abort(130);
         let asked = STATE.compare_exchange(ANSWERING, ASKED, Ordering::SeqCst, Ordering::SeqCst);
         if asked.is_err() {
             std::process::exit(130);

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use shardlight::builtin::{self, TINY_NAME};
+use shardlight::comm::Process;
 use shardlight::session::{Progress, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 
 use crate::cli::Model;
 use crate::exit::usage;
+use crate::job;
 use crate::models::{self, CATALOGUE, catalogue};
 use crate::source::MmapSource;
 use crate::ui::Ui;
@@ -158,14 +160,19 @@ fn with_companions(folder: &Path, weights: Vec<PathBuf>) -> anyhow::Result<Vec<P
 
 /// Opens the files and reads their headers.
 pub fn open(name: &str, ui: Ui) -> anyhow::Result<ModelFiles> {
-    let sources: Vec<Rc<dyn WeightSource>> = match resolve(name, ui)? {
+    let sources = job::agree(job::in_turn(|| sources(name, ui)))?;
+    job::same_model(&sources)?;
+    Ok(pollster::block_on(ModelFiles::open(sources))?)
+}
+
+fn sources(name: &str, ui: Ui) -> anyhow::Result<Vec<Rc<dyn WeightSource>>> {
+    Ok(match resolve(name, ui)? {
         Origin::Builtin => vec![Rc::new(BytesSource::new(TINY_NAME, builtin::TINY))],
         Origin::Files(paths) => paths
             .iter()
             .map(|path| Ok(Rc::new(MmapSource::open(path)?) as Rc<dyn WeightSource>))
             .collect::<shardlight::Result<_>>()?,
-    };
-    Ok(pollster::block_on(ModelFiles::open(sources))?)
+    })
 }
 
 /// A session, and how long it took to load.
@@ -212,7 +219,18 @@ pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyho
     let begin = Instant::now();
     let sharding = args.shards.sharding(&args.device.device);
     let clock = move || begin.elapsed().as_secs_f64();
-    let opened = pollster::block_on(sharding.open(replica, &clock, &|device| device))?;
+    let opened = match job::communicator() {
+        Some((ranks, communicator)) => {
+            sharding.mesh.check_ranks(ranks)?;
+            let here = Process {
+                rank: job::rank().unwrap_or_default(),
+                communicator,
+                gather: &job::all_gather_f64,
+            };
+            pollster::block_on(sharding.open_rank(here, &clock))?
+        }
+        None => pollster::block_on(sharding.open(replica, &clock, &|device| device))?,
+    };
     if let Some(reason) = opened.no_gpu {
         ui.aside(format_args!("no GPU: {reason}; running on the CPU"));
     }

@@ -1,46 +1,7 @@
-//! The `shardlight` command: runs language models on the GPU or CPU of this machine.
-//!
-//! Text goes to standard output, everything else to standard error.
-
-mod answer;
-mod cli;
-mod commands;
-mod exit;
-mod interrupt;
-mod load;
-mod models;
-mod out;
-mod prompt;
-mod source;
-mod ui;
+//! The command `shardlight`.
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use cli::{Cli, Command};
-
 fn main() -> ExitCode {
-    exit::install_panic_hook();
-    let cli = Cli::parse();
-    exit::report(run(cli))
-}
-
-fn run(cli: Cli) -> anyhow::Result<()> {
-    let ui = ui::Ui::new(cli.quiet);
-    interrupt::install()?;
-    match cli.command {
-        Command::Run(args) => commands::run::run(&args, ui),
-        Command::Chat(args) => commands::chat::run(&args, ui),
-        Command::Info(args) => commands::info::run(&args, ui),
-        Command::Devices(args) => commands::devices::run(&args),
-        Command::Tokenize(args) => commands::tokenize::run(&args, ui),
-        Command::Logits(args) => commands::logits::run(&args, ui),
-        Command::Bench(args) => commands::bench::run(&args, ui),
-        Command::Plan(args) => commands::plan::run(&args, ui),
-        Command::Op(args) => commands::op::run(&args, ui),
-        Command::Pull(args) => commands::pull::run(&args, ui),
-        Command::List(args) => commands::list::run(&args),
-        Command::Completions(args) => commands::completions::run(&args),
-    }
+    shardlight_cli::main()
 }

@@ -1,22 +1,30 @@
 //! Standard output: the only place that writes to it.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, Write};
 
 use anyhow::anyhow;
 use serde::Serialize;
 
 use crate::exit::Stop;
+use crate::job;
 
 /// Buffered standard output. Dropping it without [`Out::finish`] loses the last error, so commands end with it.
+///
+/// Of a [`job`]'s ranks only the first one writes.
 pub struct Out {
-    stdout: BufWriter<Stdout>,
+    stdout: BufWriter<Box<dyn Write>>,
 }
 
 impl Out {
     /// Opens it.
     pub fn new() -> Self {
+        let stdout: Box<dyn Write> = if job::is_first() {
+            Box::new(io::stdout())
+        } else {
+            Box::new(io::sink())
+        };
         Out {
-            stdout: BufWriter::new(io::stdout()),
+            stdout: BufWriter::new(stdout),
         }
     }
 

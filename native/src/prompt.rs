@@ -7,6 +7,8 @@ use shardlight::chat::{DateTime, Message, Options};
 use shardlight::session::Session;
 use shardlight::tokenizer::Tokenizer;
 
+use crate::job;
+
 /// The messages a conversation begins with.
 pub fn begin(system: Option<&str>) -> Vec<Message> {
     system
@@ -56,7 +58,7 @@ fn tokenizer(session: &Session) -> anyhow::Result<&Tokenizer> {
 /// The time in UTC: the standard library does not know the local one.
 fn now() -> DateTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    date(since.map_or(0, |since| since.as_secs()))
+    date(job::broadcast_u64(since.map_or(0, |since| since.as_secs())))
 }
 
 /// The date `seconds` after the beginning of 1970.

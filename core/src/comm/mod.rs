@@ -24,7 +24,7 @@ use crate::{Error, Result};
 pub use local::LocalComm;
 pub use mesh::{Axis, Coordinate, Group, Mesh};
 pub use placement::{Heads, Placement};
-pub use sharding::{Opened, Sharding, SplitChoice, speed};
+pub use sharding::{Opened, Process, Sharding, SplitChoice, speed};
 pub use world::{Program, World};
 
 /// How elements of several ranks become one.

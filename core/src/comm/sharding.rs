@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::str::FromStr;
 
-use super::{LocalComm, Mesh, Placement, World};
+use super::{Communicator, LocalComm, Mesh, Placement, World};
 use crate::device::{self, Device, DeviceChoice};
 use crate::recording::Recording;
 use crate::shard::Split;
@@ -56,6 +56,16 @@ impl FromStr for SplitChoice {
     }
 }
 
+/// One rank among those that have processes of their own.
+pub struct Process<'a> {
+    /// Which rank this process is.
+    pub rank: usize,
+    /// What joins it to the others.
+    pub communicator: Rc<dyn Communicator>,
+    /// Gives every rank's number, in the order of ranks.
+    pub gather: &'a dyn Fn(f64) -> Vec<f64>,
+}
+
 /// A world, and why it has no GPU where `auto` fell back to the CPU device.
 pub struct Opened {
     /// The world.
@@ -79,20 +89,8 @@ impl Sharding {
         wrap: &dyn Fn(Rc<dyn Device>) -> Rc<dyn Device>,
     ) -> Result<Opened> {
         let mesh = self.mesh;
-        mesh.check()?;
-        let world_size = mesh.world_size();
-        if self.devices.len() > world_size {
-            return Err(Error::Invalid(format!(
-                "{} devices for the {world_size} ranks of {mesh}; raise tp or pp, or name fewer",
-                self.devices.len()
-            )));
-        }
-        let auto = [DeviceChoice::Auto];
-        let choices = match self.devices.is_empty() {
-            true => &auto,
-            false => &self.devices[..],
-        };
-        let mine: Vec<usize> = (0..world_size)
+        let choices = self.choices()?;
+        let mine: Vec<usize> = (0..mesh.world_size())
             .filter(|rank| mesh.coordinate(*rank).dp == replica)
             .collect();
         let mut no_gpu = None;
@@ -123,6 +121,50 @@ impl Sharding {
         Ok(Opened {
             world: World::new(placed, Rc::new(LocalComm))?,
             no_gpu,
+        })
+    }
+
+    /// Opens the device of one rank and places it in this process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sharding::open`]. Ranks that are not the same number as processes are for the caller to refuse.
+    pub async fn open_rank(&self, here: Process<'_>, clock: &dyn Fn() -> f64) -> Result<Opened> {
+        let choices = self.choices()?;
+        let choice = &choices[here.rank % choices.len()];
+        let (device, no_gpu) = device::open_with_reason(choice).await?;
+        let split = match &self.split {
+            SplitChoice::Auto => {
+                let mut speeds = (here.gather)(speed(device.as_ref(), clock).await?);
+                speeds.truncate(self.mesh.tp);
+                Split::new(&speeds)?
+            }
+            _ => {
+                self.split(&vec![Rc::clone(&device); self.mesh.tp], clock)
+                    .await?
+            }
+        };
+        let placement = Placement::new(self.mesh, here.rank, split, self.sequence_parallel)?;
+        Ok(Opened {
+            world: World::new(vec![(placement, device)], here.communicator)?,
+            no_gpu,
+        })
+    }
+
+    /// Devices, to be given to the ranks in turn.
+    fn choices(&self) -> Result<&[DeviceChoice]> {
+        self.mesh.check()?;
+        let ranks = self.mesh.world_size();
+        if self.devices.len() > ranks {
+            return Err(Error::Invalid(format!(
+                "{} devices for the {ranks} ranks of {}; raise tp or pp, or name fewer",
+                self.devices.len(),
+                self.mesh
+            )));
+        }
+        Ok(match self.devices.is_empty() {
+            true => &[DeviceChoice::Auto],
+            false => &self.devices,
         })
     }
 

@@ -11,6 +11,7 @@ use crate::answer::{self, Answer, ms};
 use crate::cli::Run;
 use crate::commands::batch;
 use crate::exit::{Stop, usage};
+use crate::job;
 use crate::load::{self, Loaded};
 use crate::out::Out;
 use crate::prompt;
@@ -71,8 +72,12 @@ pub fn text_or_stdin(argument: Option<&str>, name: &str) -> anyhow::Result<Strin
             "{name} is missing; give it as an argument or on standard input"
         ))),
         _ => {
+            // `mpirun` gives its standard input to rank 0 only.
             let mut text = String::new();
-            stdin.read_to_string(&mut text).context("standard input")?;
+            if job::is_first() {
+                stdin.read_to_string(&mut text).context("standard input")?;
+            }
+            let text = String::from_utf8(job::broadcast(text.into_bytes()))?;
             Ok(text.trim_end_matches(['\r', '\n']).to_owned())
         }
     }
