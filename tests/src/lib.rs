@@ -50,12 +50,7 @@ pub fn open(paths: &[PathBuf]) -> ModelFiles {
 ///
 /// When it was not built.
 pub fn shardlight() -> Command {
-    let program = std::env::var_os("SHARDLIGHT_BIN").map_or_else(built, PathBuf::from);
-    assert!(
-        program.is_file(),
-        "{}: not built; run cargo build --workspace, or cargo xtest",
-        program.display()
-    );
+    let program = program("shardlight");
     match std::env::var_os("SHARDLIGHT_RUNNER") {
         Some(runner) => {
             let mut command = Command::new(runner);
@@ -66,15 +61,31 @@ pub fn shardlight() -> Command {
     }
 }
 
-/// Beside the test program's folder; argv[0], since a wrapper's loader is the current program.
+/// One of our programs: `shardlight`, what lies beside it, or `examples/NAME`.
+///
+/// # Panics
+///
+/// When it was not built.
+pub fn program(name: &str) -> PathBuf {
+    let named = std::env::var_os("SHARDLIGHT_BIN").map(PathBuf::from);
+    let named = named.map_or_else(built, |bin| bin.parent().unwrap_or(Path::new(".")).into());
+    let program = named.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        program.is_file(),
+        "{}: not built; run cargo build --workspace, or cargo xtest",
+        program.display()
+    );
+    program
+}
+
+/// Above the test program's folder; argv[0], since a wrapper's loader is the current program.
 fn built() -> PathBuf {
     let test = std::env::args_os().next().map(PathBuf::from);
     let folder = test
         .as_deref()
         .and_then(Path::parent)
         .and_then(Path::parent);
-    let name = format!("shardlight{}", std::env::consts::EXE_SUFFIX);
-    folder.unwrap_or(Path::new(".")).join(name)
+    folder.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// SmolLM2's file: `$SHARDLIGHT_SMOLLM2`, else the one in the CLI's cache.

@@ -6,6 +6,7 @@
 mod counts;
 mod exec;
 mod lavapipe;
+mod mpi;
 mod steps;
 mod tools;
 

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -84,6 +85,12 @@ pub const STEPS: &[Step] = &[
         about: "only the tidy rules (a part of `tests`)",
         by_default: false,
         run: tidy,
+    },
+    Step {
+        name: "mpi",
+        about: "ranks in processes and in network namespaces, under mpirun",
+        by_default: true,
+        run: mpi,
     },
     Step {
         name: "web",
@@ -180,6 +187,27 @@ fn tests(tools: &Tools) -> Result<Counts> {
 fn tidy(tools: &Tools) -> Result<Counts> {
     let tidy = ["test", "--workspace", "--test", "tidy"];
     count_tests(tools.cargo().args(tidy), Runner::Cargo)
+}
+
+fn mpi(tools: &Tools) -> Result<Counts> {
+    let features = "shardlight-cli/mpi,shardlight-tests/mpi";
+    let cargo = |args: &[&str]| -> Result<Command> {
+        let mut cargo = tools.cargo_with_mpi()?;
+        cargo.env("SHARDLIGHT_BIN", program(tools, "shardlight"));
+        cargo.env("SHARDLIGHT_REQUIRE_ALL", "1");
+        cargo
+            .arg(args[0])
+            .args(["--workspace", "--features", features]);
+        cargo.args(&args[1..]);
+        Ok(cargo)
+    };
+    run(&mut cargo(&["build", "--bins", "--examples"])?)?;
+    let lib = ["test", "--lib", "--", "mpi::"];
+    let mut counts = count_tests(&mut cargo(&lib)?, Runner::Cargo)?;
+    // Every job has as many processes as there are cores, or more.
+    let jobs = ["test", "--test", "mpi", "--", "--test-threads", "1"];
+    counts.add(count_tests(&mut cargo(&jobs)?, Runner::Cargo)?);
+    Ok(counts)
 }
 
 fn web(tools: &Tools) -> Result<Counts> {

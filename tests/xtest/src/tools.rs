@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     exec::{apt_install, command, find_program, output, run},
     lavapipe::{self, Lavapipe},
+    mpi,
 };
 
 const OLDEST_NODE: u32 = 20;
@@ -103,6 +104,15 @@ impl Tools {
         Ok(cargo)
     }
 
+    /// A cargo that builds against MPI, and whose programs find it.
+    ///
+    /// # Errors
+    ///
+    /// If it is missing.
+    pub fn cargo_with_mpi(&self) -> Result<Command> {
+        mpi::with_mpi(&self.folder, self.cargo())
+    }
+
     /// Node, started in a folder of the repository.
     ///
     /// # Errors
@@ -168,6 +178,7 @@ impl Tools {
         self.install_rust()?;
         self.install_python()?;
         self.install_vocabularies()?;
+        mpi::install(&self.folder)?;
         self.install_node()?;
         if find_chromium().is_none() {
             install_chromium()?;
