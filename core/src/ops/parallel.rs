@@ -334,6 +334,12 @@ mod tests {
                 let got = y(op, example, &settings).unwrap();
                 assert!(nmse(&got, &want) < 1e-12, "{op} on {ranks} ranks");
             }
+            let seven = [
+                ("world_size", "7"),
+                ("multiple_of", "2"),
+                ("sequence_parallel", "false"),
+            ];
+            assert!(nmse(&y(op, example, &seven).unwrap(), &want) < 1e-12);
             // Five units of 4; 3 ranks do not divide 4 tokens.
             let three = [("world_size", "3"), ("multiple_of", "4")];
             assert!(y(op, example, &three).is_err());
