@@ -1,4 +1,5 @@
 //! `shardlight-mpi` under `mpirun`: collectives between processes, and how a job ends when one of them does.
+#![cfg(feature = "mpi")]
 
 mod hosts;
 mod job;
