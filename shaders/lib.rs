@@ -63,6 +63,7 @@ pub const KERNELS: &[Source] = &[
         include_str!("norm_backward_weight.wgsl"),
     ),
     ("one_hot", include_str!("one_hot.wgsl")),
+    ("qkv_append", include_str!("qkv_append.wgsl")),
     (
         "quantize_activations",
         include_str!("quantize_activations.wgsl"),
@@ -114,6 +115,7 @@ pub const SHARED: &[Source] = &[
     ("f16", include_str!("shared/f16.wgsl")),
     ("f32", include_str!("shared/f32.wgsl")),
     ("gated", include_str!("shared/gated.wgsl")),
+    ("kv_store", include_str!("shared/kv_store.wgsl")),
     ("linear", include_str!("shared/linear.wgsl")),
     ("negative_log", include_str!("shared/negative_log.wgsl")),
     ("order", include_str!("shared/order.wgsl")),

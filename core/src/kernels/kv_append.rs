@@ -81,54 +81,91 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
 }
 
 fn cpu(d: &CpuDispatch<'_>) {
-    for (from, to, size) in [(0, 2, d.params.size("D")), (1, 3, d.params.size("DV"))] {
-        if d.params.is("KV_Q8_0") {
-            let row = size / 32 * DType::Q8_0.block_bytes();
-            append(d, from, size, &mut d.write::<u8>(to), row, |from, to| {
-                to.copy_from_slice(&quantize(DType::Q8_0, from));
-            });
-        } else if d.params.is("KV_F16") {
-            append(d, from, size, &mut d.write::<u16>(to), size, |from, to| {
-                for (to, v) in to.iter_mut().zip(from) {
-                    *to = f16::from_f32(v.clamp(-65504.0, 65504.0)).to_bits();
-                }
-            });
-        } else {
-            append(d, from, size, &mut d.write::<f32>(to), size, |from, to| {
-                to.copy_from_slice(from);
-            });
-        }
-    }
-}
-
-/// `row`: elements of a row of the cache.
-fn append<E: Send>(
-    d: &CpuDispatch<'_>,
-    from: usize,
-    size: usize,
-    cache: &mut [E],
-    row: usize,
-    store: impl Fn(&[f32], &mut [E]) + Sync,
-) {
     let p = d.params;
-    let (kv_heads, tokens, capacity) = (p.size("KVH"), p.size("T"), p.size("S"));
-    let (all, pos) = (p.size("B") * kv_heads, d.u32(4)[0] as usize);
-    let rows = tokens.min(capacity.saturating_sub(pos));
-    let from = d.f32(from);
-    let from = &*from;
-    let heads_first = p.is("HEADS_FIRST");
-    let one_head = |g: usize, head: &mut [E]| {
-        for t in 0..rows {
+    let (kv_heads, tokens, pos) = (p.size("KVH"), p.size("T"), d.u32(4)[0] as usize);
+    let (heads, heads_first) = (p.size("B") * kv_heads, p.is("HEADS_FIRST"));
+    for (from, to, size) in [(0, 2, p.size("D")), (1, 3, p.size("DV"))] {
+        let from = d.f32(from);
+        let from = &*from;
+        append(d, to, [heads, size], pos, |g, t, row| {
             let at = match heads_first {
                 true => g * tokens + t,
                 false => (g / kv_heads * tokens + t) * kv_heads + g % kv_heads,
             };
-            let to = &mut head[(pos + t) * row..][..row];
-            store(&from[at * size..][..size], to);
+            row.copy_from_slice(&from[at * size..][..size]);
+        });
+    }
+}
+
+/// Writes rows of `size` elements to the cache `to` of so many heads from row `pos` on: `fill` gives that of a
+/// head and a token. Of the params, `T`, `S` and the cache's type are read.
+pub(super) fn append(
+    d: &CpuDispatch<'_>,
+    to: usize,
+    [heads, size]: [usize; 2],
+    pos: usize,
+    fill: impl Fn(usize, usize, &mut [f32]) + Sync,
+) {
+    if d.params.is("KV_Q8_0") {
+        let row = size / 32 * DType::Q8_0.block_bytes();
+        store(
+            d,
+            &mut d.write::<u8>(to),
+            [heads, size, row],
+            pos,
+            fill,
+            |from, to| {
+                to.copy_from_slice(&quantize(DType::Q8_0, from));
+            },
+        );
+    } else if d.params.is("KV_F16") {
+        store(
+            d,
+            &mut d.write::<u16>(to),
+            [heads, size, size],
+            pos,
+            fill,
+            |from, to| {
+                for (to, v) in to.iter_mut().zip(from) {
+                    *to = f16::from_f32(v.clamp(-65504.0, 65504.0)).to_bits();
+                }
+            },
+        );
+    } else {
+        store(
+            d,
+            &mut d.write::<f32>(to),
+            [heads, size, size],
+            pos,
+            fill,
+            |from, to| {
+                to.copy_from_slice(from);
+            },
+        );
+    }
+}
+
+/// `row`: elements of a row of the cache.
+fn store<E: Send>(
+    d: &CpuDispatch<'_>,
+    cache: &mut [E],
+    [heads, size, row]: [usize; 3],
+    pos: usize,
+    fill: impl Fn(usize, usize, &mut [f32]) + Sync,
+    pack: impl Fn(&[f32], &mut [E]) + Sync,
+) {
+    let p = d.params;
+    let (tokens, capacity) = (p.size("T"), p.size("S"));
+    let rows = tokens.min(capacity.saturating_sub(pos));
+    let one_head = |g: usize, head: &mut [E]| {
+        let mut from = vec![0.0; size];
+        for t in 0..rows {
+            fill(g, t, &mut from);
+            pack(&from, &mut head[(pos + t) * row..][..row]);
         }
     };
     let len = capacity * row;
-    let heads = &mut cache[..all * len];
+    let heads = &mut cache[..heads * len];
     if rows * size < 2048 {
         let heads = heads.chunks_mut(len).enumerate();
         heads.for_each(|(g, head)| one_head(g, head));
@@ -160,18 +197,23 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
             }
             let to_row = ((b * kv_heads + g) * capacity + pos + t) * size;
             for i in 0..size {
-                let value = arrays[from][row * size + i];
-                arrays[to][to_row + i] = if p.is("KV_Q8_0") {
-                    let chunk = &arrays[from][row * size + i / 32 * 32..][..32];
-                    let largest = chunk.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
-                    let d = f16::from_f64(largest / 127.0).to_f64();
-                    d * (value / d).round().clamp(-127.0, 127.0)
-                } else {
-                    let limit = if p.is("KV_F16") { 65504.0 } else { f64::MAX };
-                    value.clamp(-limit, limit)
-                };
+                let value = kept(p, &arrays[from][row * size..][..size], i);
+                arrays[to][to_row + i] = value;
             }
         }
+    }
+}
+
+/// The definition of what a cache keeps of element `i` of a row.
+pub(super) fn kept(p: &Params, row: &[f64], i: usize) -> f64 {
+    if p.is("KV_Q8_0") {
+        let chunk = &row[i / 32 * 32..][..32];
+        let largest = chunk.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
+        let d = f16::from_f64(largest / 127.0).to_f64();
+        d * (row[i] / d).round().clamp(-127.0, 127.0)
+    } else {
+        let limit = if p.is("KV_F16") { 65504.0 } else { f64::MAX };
+        row[i].clamp(-limit, limit)
     }
 }
 

@@ -45,6 +45,7 @@ pub mod norm_backward;
 pub mod norm_backward_weight;
 pub mod one_hot;
 pub mod philox;
+pub mod qkv_append;
 pub mod quantize_activations;
 pub mod quantized_dot;
 pub mod quantized_matmul;
@@ -113,6 +114,7 @@ pub static KERNELS: &[&Kernel] = &[
     &norm_backward::KERNEL,
     &norm_backward_weight::KERNEL,
     &one_hot::KERNEL,
+    &qkv_append::KERNEL,
     &quantize_activations::KERNEL,
     &quantized_dot::KERNEL,
     &quantized_matmul::KERNEL,

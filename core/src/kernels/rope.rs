@@ -75,8 +75,19 @@ fn parts(p: &Params) -> (usize, usize) {
     (parts, p.size("ROT") / 2 / parts)
 }
 
+/// Turns the pairs of `channels` by `turns`, (cos, sin) of each.
+pub(super) fn turn(channels: &mut [f32], turns: &[f32], adjacent: bool) {
+    let pairs = channels.len() / 2;
+    for (i, turn) in turns.chunks_exact(2).enumerate() {
+        let (a, b) = pair(i, pairs, adjacent);
+        let (xa, xb) = (channels[a], channels[b]);
+        channels[a] = xa * turn[0] - xb * turn[1];
+        channels[b] = xb * turn[0] + xa * turn[1];
+    }
+}
+
 /// Channels of pair `i` of `pairs`.
-fn pair(i: usize, pairs: usize, adjacent: bool) -> (usize, usize) {
+pub(super) fn pair(i: usize, pairs: usize, adjacent: bool) -> (usize, usize) {
     if adjacent {
         (2 * i, 2 * i + 1)
     } else {
@@ -118,12 +129,7 @@ fn cpu(d: &CpuDispatch<'_>) {
                 };
                 let turns = &table[s * 2 * pairs..][..2 * pairs];
                 let channels = &mut head[part * 2 * pairs..][..2 * pairs];
-                for (i, turn) in turns.chunks_exact(2).enumerate() {
-                    let (a, b) = pair(i, pairs, adjacent);
-                    let (xa, xb) = (channels[a], channels[b]);
-                    channels[a] = xa * turn[0] - xb * turn[1];
-                    channels[b] = xb * turn[0] + xa * turn[1];
-                }
+                turn(channels, turns, adjacent);
             }
         }
     });

@@ -90,9 +90,8 @@ struct Llama {
 
 struct Layer {
     attn_norm: RmsNorm,
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    /// Of this rank's heads of q, then k, then v.
+    qkv: Linear,
     attention: Attention,
     o: Linear,
     ffn_norm: RmsNorm,
@@ -126,14 +125,16 @@ async fn load(loader: &mut Loader<'_>, context: usize) -> Result<Box<dyn Model>>
     let mut layers = Vec::with_capacity(stage.len());
     for i in stage.clone() {
         let name = |part: &str| format!("blk.{i}.{part}");
-        let (q, k, v) = (name("attn_q"), name("attn_k"), name("attn_v"));
+        let qkv = [
+            (name("attn_q"), h * d, held_q.clone()),
+            (name("attn_k"), kv * d, held_kv.clone()),
+            (name("attn_v"), kv * d, held_kv.clone()),
+        ];
         let mlp = GatedMlp::load(loader, &format!("blk.{i}"), c, f, config.hidden_act).await?;
         hidden = mlp.held().clone();
         layers.push(Layer {
             attn_norm: RmsNorm::load(loader, &name("attn_norm"), c, eps).await?,
-            q: Linear::load_column(loader, &q, h * d, c, held_q.clone()).await?,
-            k: Linear::load_column(loader, &k, kv * d, c, held_kv.clone()).await?,
-            v: Linear::load_column(loader, &v, kv * d, c, held_kv.clone()).await?,
+            qkv: Linear::load_columns(loader, &qkv, c).await?,
             attention: Attention::new(heads.clone(), d, i - stage.start),
             o: Linear::load_row(loader, &name("attn_output"), c, h * d, held_q.clone()).await?,
             ffn_norm: RmsNorm::load(loader, &name("ffn_norm"), c, eps).await?,
@@ -194,12 +195,9 @@ impl Model for Llama {
         for layer in &self.layers {
             let h = r.rms_norm(&x, &layer.attn_norm)?;
             let h = r.gather_tokens(&h, count)?;
-            let q = r.linear(&h, &layer.q)?;
-            let k = r.linear(&h, &layer.k)?;
-            let v = r.linear(&h, &layer.v)?;
-            r.rope(&q, &self.rope, self.config.head_dim, step)?;
-            r.rope(&k, &self.rope, self.config.head_dim, step)?;
-            let a = r.attention([&q, &k, &v], &layer.attention, step, cache)?;
+            let qkv = r.linear(&h, &layer.qkv)?;
+            let rope = Some(&self.rope);
+            let a = r.self_attention(&qkv, &layer.attention, rope, step, cache)?;
             x = r.linear_residual(&a, &layer.o, &x)?;
             let h = r.rms_norm(&x, &layer.ffn_norm)?;
             let h = r.gather_tokens(&h, count)?;

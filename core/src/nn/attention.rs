@@ -2,7 +2,7 @@
 
 use crate::comm::Heads;
 use crate::kernels::attention_rules::Rules;
-use crate::kernels::{attention, kv_append, rope};
+use crate::kernels::{attention, kv_append, qkv_append};
 use crate::kv_cache::KvCache;
 use crate::models::{RopeConfig, RopeScaling};
 use crate::recording::Recording;
@@ -62,6 +62,8 @@ pub struct Attention {
     rules: Rules,
     slopes: Option<Tensor>,
     sinks: Option<Tensor>,
+    /// Weights `(D,)` of the norms of heads of q and k, and epsilon.
+    norms: Option<([Tensor; 2], f32)>,
 }
 
 impl Attention {
@@ -76,7 +78,14 @@ impl Attention {
             rules: Rules::default(),
             slopes: None,
             sinks: None,
+            norms: None,
         }
+    }
+
+    /// Heads of q and of k are RMS-normalised with weights `(D,)` (Qwen3, arXiv:2505.09388).
+    pub fn with_norms(mut self, q: Tensor, k: Tensor, eps: f32) -> Self {
+        self.norms = Some(([q, k], eps));
+        self
     }
 
     /// Scores are multiplied by this instead.
@@ -125,72 +134,66 @@ pub(crate) struct Operands<'a> {
 }
 
 impl Recording {
-    /// Rotates `x` `(T, heads * D)` in place by the positions that `step` says.
+    /// Self-attention between its projections: `qkv` `(T, (H + 2 KVH) D)` are those of this rank's heads, one
+    /// after the other. Heads of q and k are normalised and turned, keys and values appended to the layer's
+    /// cache, which q attends to: `(T, H D)`.
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] when a shape does not fit.
-    pub fn rope(&mut self, x: &Tensor, rope: &Rope, head_size: usize, step: &Tensor) -> Result<()> {
-        if !x.cols().is_multiple_of(head_size) {
-            return Err(Error::Invalid(format!(
-                "rope: {} channels are not heads of {head_size}",
-                x.cols()
-            )));
-        }
-        let call = rope::Call {
-            batch: 1,
-            tokens: x.rows(),
-            heads: x.cols() / head_size,
-            head_size,
-            rot: rope.dims,
-            adjacent: rope.adjacent,
-            heads_first: false,
-            positions: false,
-            two_d: false,
-        };
-        let mut bindings = [x, &rope.table, step].map(|t| Some(t.clone())).to_vec();
-        bindings.push(None);
-        self.push(&rope::KERNEL, rope::params(&call), bindings)
-    }
-
-    /// Appends `k`, `v` `(T, KVH * D)` to the layer's cache and attends with `q` `(T, H * D)`:
-    /// `(T, H * D)`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] when a shape does not fit.
-    pub fn attention(
+    pub fn self_attention(
         &mut self,
-        [q, k, v]: [&Tensor; 3],
+        qkv: &Tensor,
         a: &Attention,
+        rope: Option<&Rope>,
         step: &Tensor,
         cache: &KvCache,
     ) -> Result<Tensor> {
-        let tokens = q.rows();
+        let (tokens, head_size) = (qkv.rows(), a.head_size);
         let (k_cache, v_cache) = cache.layer(a.layer);
         let (capacity, kv) = (cache.capacity(), cache.dtype());
         let (heads, kv_heads) = (a.heads.q.len(), a.heads.kv.len());
-        let call = kv_append::Call {
-            batch: 1,
+        let rot = rope.map_or(0, |rope| rope.dims);
+        if qkv.cols() != (heads + 2 * kv_heads) * head_size || rot > head_size {
+            return Err(Error::Invalid(format!(
+                "self_attention: {:?} is not {heads} + 2 * {kv_heads} heads of {head_size} channels, \
+                 {rot} of them turned",
+                qkv.shape
+            )));
+        }
+        let call = qkv_append::Call {
             tokens,
+            heads,
             kv_heads,
-            head_size: a.head_size,
-            v_head_size: a.head_size,
+            head_size,
             capacity,
             kv,
-            heads_first: false,
+            rope: rope.map(|rope| (rope.dims, rope.adjacent)),
+            norm: a.norms.as_ref().map(|(_, eps)| *eps),
         };
-        self.kv_append(&call, [k, v], [k_cache, v_cache], step)?;
+        let q = self.scratch(DType::F32, &[tokens, heads * head_size])?;
+        let weight = |i: usize| a.norms.as_ref().map(|(weights, _)| weights[i].clone());
+        let bindings = vec![
+            Some(qkv.clone()),
+            rope.map(|rope| rope.table.clone()),
+            weight(0),
+            weight(1),
+            Some(q.clone()),
+            Some(k_cache.clone()),
+            Some(v_cache.clone()),
+            Some(step.clone()),
+        ];
+        self.push(&qkv_append::KERNEL, qkv_append::params(&call), bindings)?;
         let call = attention::Call {
             scale: a.scale,
             kv,
             rules: a.rules.clone(),
             group: a.heads.group,
             first_head: a.heads.first(),
-            ..attention::Call::causal(tokens, heads, kv_heads, a.head_size, capacity)
+            ..attention::Call::causal(tokens, heads, kv_heads, head_size, capacity)
         };
         let operands = Operands {
-            q,
+            q: &q,
             k: k_cache,
             v: v_cache,
             step,
@@ -200,7 +203,7 @@ impl Recording {
             sinks: a.sinks.as_ref(),
         };
         let mut y = self.attend(call, operands)?;
-        y.shape = vec![tokens, heads * a.head_size];
+        y.shape = vec![tokens, heads * head_size];
         Ok(y)
     }
 

@@ -84,7 +84,7 @@ impl Recording {
         for (i, slice) in weight.slices.iter().enumerate() {
             let params = Params::new()
                 .u32("C", weight.cols as u32)
-                .dtype("W", weight.dtype)
+                .dtype("W", slice.tensor.dtype)
                 .switch("ZERO", partial && i == 0)
                 .u32("T", tokens.len() as u32)
                 .u32("ROW0", (embedding.first + slice.first) as u32)

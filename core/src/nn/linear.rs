@@ -75,6 +75,31 @@ impl Linear {
         Linear::with_bias(weight, bias)
     }
 
+    /// Loads the rows `held` of several layers `(outputs, inputs)` as one that gives all their outputs, one after
+    /// the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::part`].
+    pub async fn load_columns(
+        loader: &mut Loader<'_>,
+        layers: &[(String, usize, Range<usize>)],
+        inputs: usize,
+    ) -> Result<Self> {
+        let names: Vec<_> = (layers.iter())
+            .map(|(name, ..)| format!("{name}.weight"))
+            .collect();
+        let matrices: Vec<_> = (names.iter().zip(layers))
+            .map(|(name, (_, outputs, held))| (name.as_str(), *outputs, held.clone()))
+            .collect();
+        let weight = loader.stacked(&matrices, inputs).await?;
+        let vectors: Vec<_> = (layers.iter())
+            .map(|(name, outputs, held)| (format!("{name}.bias"), *outputs, held.clone()))
+            .collect();
+        let bias = loader.optional_vectors(&vectors).await?;
+        Linear::with_bias(weight, bias)
+    }
+
     /// Loads the columns `held` of `{name}.weight`, `(outputs, inputs)`, and `{name}.bias` on the first
     /// rank: a row-parallel layer, whose products are summed over ranks.
     ///
@@ -240,7 +265,7 @@ impl Recording {
         for slice in &weight.slices {
             let params = Params::new()
                 .u32("K", weight.cols as u32)
-                .dtype("W", weight.dtype)
+                .dtype("W", slice.tensor.dtype)
                 .bool("BIAS", linear.bias.is_some())
                 .bool("RESIDUAL", residual.is_some())
                 .u32("T", x.rows() as u32)

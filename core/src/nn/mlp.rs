@@ -340,7 +340,7 @@ impl Recording {
                 bias: (gate.bias.is_some()).then_some((gate.first + n, up.first + n)),
             };
             let size = Size::slice(x.rows(), n..n + rows, mlp.hidden, x.cols());
-            let dtypes = [gate.weight.dtype, up.weight.dtype];
+            let dtypes = [gate_slice.tensor.dtype, up_slice.tensor.dtype];
             let params = gated_mlp::params(size, first, dtypes[0], dtypes[1], mlp.activation);
             let bindings = vec![
                 Some(x.clone()),
@@ -399,7 +399,6 @@ mod tests {
             }
         });
         Weight {
-            dtype: DType::F32,
             rows,
             cols,
             slices: slices.collect(),

@@ -361,12 +361,12 @@ async fn self_attention(c: &mut Call<'_>) -> Result<()> {
         let held = held.map_err(|e| c.error(e))?;
         let channels = |heads: &Range<usize>| heads.start * size..heads.end * size;
         let (mine, mine_kv) = (channels(&held.q), channels(&held.kv));
-        let project = async |name: &str, range: &Range<usize>| -> Result<Linear> {
-            Ok(Linear::new(rows(c, name, range.clone()).await?))
-        };
-        let q = r.linear(&x, &project("q.weight", &mine).await?)?;
-        let k = r.linear(&x, &project("k.weight", &mine_kv).await?)?;
-        let v = r.linear(&x, &project("v.weight", &mine_kv).await?)?;
+        let qkv = Weight::stack([
+            rows(c, "q.weight", mine.clone()).await?,
+            rows(c, "k.weight", mine_kv.clone()).await?,
+            rows(c, "v.weight", mine_kv).await?,
+        ])?;
+        let qkv = r.linear(&x, &Linear::new(qkv))?;
         let shape = CacheShape {
             layers: 1,
             kv_heads: held.kv.len(),
@@ -374,7 +374,7 @@ async fn self_attention(c: &mut Call<'_>) -> Result<()> {
         };
         let cache = KvCache::new(c.device(), shape, tokens, KvDType::F32).await?;
         let attention = Attention::new(held, size, 0);
-        let a = r.attention([&q, &k, &v], &attention, &step, &cache)?;
+        let a = r.self_attention(&qkv, &attention, None, &step, &cache)?;
         let o = columns(c, "o.weight", mine).await?;
         let bias = match rank {
             0 => bias(c, "o.bias", 0..o.rows).await?,

@@ -131,6 +131,11 @@ static RULES: &[Rule] = &[
     rule("norm_backward", Flops::Elements(8), Bytes::All),
     rule("norm_backward_weight", Flops::Elements(4), Bytes::All),
     rule("one_hot", Flops::Elements(0), Bytes::All),
+    rule(
+        "qkv_append",
+        Flops::Product(3, &["T", "H", "ROT"]),
+        Bytes::Of(qkv_append_bytes),
+    ),
     rule("quantize_activations", Flops::Elements(2), Bytes::All),
     rule("quantized_dot", LINEAR, Bytes::All),
     rule("quantized_matmul", LINEAR, Bytes::All),
@@ -276,6 +281,15 @@ fn kv_append_bytes(dispatch: &Dispatch, _: When) -> u64 {
         rows * dtype.and_then(|d| d.bytes(p.size(size))).unwrap_or(0) as u64
     });
     bound(dispatch, 0) + bound(dispatch, 1) + written[0] + written[1]
+}
+
+/// x is read once, q written; keys and values are written in the cache's type; a row of the table a token.
+fn qkv_append_bytes(dispatch: &Dispatch, _: When) -> u64 {
+    let p = &dispatch.params;
+    let dtype = dispatch.bindings[5].as_ref().map(|t| t.dtype);
+    let row = dtype.and_then(|d| d.bytes(p.size("D"))).unwrap_or(0) as u64;
+    let written = 2 * product(p, &["T", "KVH"]) * row;
+    bound(dispatch, 0) + bound(dispatch, 4) + written + 4 * product(p, &["T", "ROT"])
 }
 
 /// Logits of the listed tokens are read and written.

@@ -263,11 +263,6 @@ impl Share {
             rows,
             tensor,
         }];
-        Linear::new(Weight {
-            dtype,
-            rows,
-            cols,
-            slices,
-        })
+        Linear::new(Weight { rows, cols, slices })
     }
 }

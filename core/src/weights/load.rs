@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::{ModelFiles, TensorInfo, dequant, planar};
 use crate::comm::Placement;
 use crate::device::{Buffer, Device, Layout};
-use crate::tensor::Tensor;
+use crate::tensor::{Storage, Tensor};
 use crate::{DType, Error, Result};
 
 /// File bytes read, repacked and written at once.
@@ -20,13 +20,11 @@ const FLUSH: u64 = 16 << 20;
 /// A matrix of a model on a device, `(rows, cols)`: `rows` outputs, `cols` inputs.
 #[derive(Clone, Debug)]
 pub struct Weight {
-    /// Element type in the file, kept on the device.
-    pub dtype: DType,
     /// Outputs.
     pub rows: usize,
     /// Inputs.
     pub cols: usize,
-    /// Consecutive rows, each slice within the device's largest binding.
+    /// Consecutive rows, each slice of one element type and within the device's largest binding.
     pub slices: Vec<Slice>,
 }
 
@@ -73,12 +71,36 @@ impl Weight {
                 tensor: Tensor::of(buffer, dtype, &[n, cols]),
             });
         }
-        Ok(Weight {
-            dtype,
-            rows,
-            cols,
-            slices,
-        })
+        Ok(Weight { rows, cols, slices })
+    }
+}
+
+impl Weight {
+    /// Matrices of the same number of columns, one below the other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the numbers differ, or there is none.
+    pub fn stack(weights: impl IntoIterator<Item = Weight>) -> Result<Self> {
+        let mut weights = weights.into_iter();
+        let stacked = weights.next();
+        let mut stacked = stacked.ok_or_else(|| Error::Invalid("nothing to stack".into()))?;
+        for weight in weights {
+            if weight.cols != stacked.cols {
+                return Err(Error::Invalid(format!(
+                    "matrices of {} and {} columns cannot be stacked",
+                    stacked.cols, weight.cols
+                )));
+            }
+            let first = stacked.rows;
+            let slices = weight.slices.into_iter().map(|slice| Slice {
+                first: first + slice.first,
+                ..slice
+            });
+            stacked.slices.extend(slices);
+            stacked.rows += weight.rows;
+        }
+        Ok(stacked)
     }
 }
 
@@ -293,13 +315,104 @@ impl<'a> Loader<'a> {
                 });
             }
             weights.push(Weight {
-                dtype: info.dtype,
                 rows: held,
                 cols: part.cols.len(),
                 slices,
             });
         }
         Ok(weights)
+    }
+
+    /// The rows `held` of each of several matrices `(rows, cols)`, one below the other. Those of one type
+    /// lie in one buffer, so that a kernel takes them at once, where the device does not read files in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::part`].
+    pub async fn stacked(
+        &mut self,
+        matrices: &[(&str, usize, Range<usize>)],
+        cols: usize,
+    ) -> Result<Weight> {
+        let layout = self.device.limits().layout;
+        let mut weights = Vec::with_capacity(matrices.len());
+        let mut rest = matrices;
+        while let Some((name, rows, held)) = rest.first() {
+            let dtype = self.files.tensor(name, &[*rows, cols])?.dtype;
+            let width = row_bytes(layout, dtype, cols) as u64;
+            let most = rows_of_slice(self.device.as_ref(), name, width, usize::MAX)?;
+            let (mut run, mut total) = (0, 0);
+            for (name, rows, held) in rest {
+                let same = self.files.tensor(name, &[*rows, cols])?.dtype == dtype;
+                if !same || held.len() > most - total {
+                    break;
+                }
+                total += held.len();
+                run += 1;
+            }
+            if layout == Layout::File || run < 2 {
+                let part = Part {
+                    rows: held.clone(),
+                    cols: 0..cols,
+                };
+                weights.push(self.part(name, *rows, cols, &part).await?);
+                rest = &rest[1..];
+            } else {
+                weights.push(self.run(&rest[..run], cols, dtype, total).await?);
+                rest = &rest[run..];
+            }
+        }
+        Weight::stack(weights)
+    }
+
+    /// Parts of matrices of one type that have `total` rows and fit a binding together.
+    async fn run(
+        &mut self,
+        matrices: &[(&str, usize, Range<usize>)],
+        cols: usize,
+        dtype: DType,
+        total: usize,
+    ) -> Result<Weight> {
+        let names: Vec<_> = (matrices.iter())
+            .map(|(name, _, held)| format!("{name}[{held:?}]"))
+            .collect();
+        let names = names.join(", ");
+        let row = row_bytes(self.device.limits().layout, dtype, cols);
+        let key = self.key(&names, 0..total, 0..cols);
+        let found = self.shared.get(&key).cloned();
+        let tensor = match &found {
+            Some(found) => found.clone(),
+            None => {
+                let buffer = self.device.alloc((total * row) as u64, &names).await?;
+                Tensor::of(buffer, dtype, &[total, cols])
+            }
+        };
+        let mut first = 0;
+        for (name, rows, held) in matrices {
+            let part = Part {
+                rows: held.clone(),
+                cols: 0..cols,
+            };
+            let info = self.files.tensor(name, &[*rows, cols])?;
+            if let (None, Storage::Buffer(buffer)) = (&found, &tensor.storage) {
+                self.read_into(info, &part, buffer, first * row).await?;
+            }
+            let bytes = blocks_bytes(dtype, cols) * held.len();
+            self.hold(bytes as u64, held.len() == *rows);
+            first += held.len();
+        }
+        if self.placement.tp.len() > 1 && found.is_none() {
+            self.shared.insert(key, tensor.clone());
+        }
+        Ok(Weight {
+            rows: total,
+            cols,
+            slices: vec![Slice {
+                first: 0,
+                rows: total,
+                tensor,
+            }],
+        })
     }
 
     /// A vector (norm weight, bias) as f32.
@@ -375,6 +488,34 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// Parts of several vectors as one, zeros for those that the model does not have; nothing if it has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::weight`].
+    pub async fn optional_vectors(
+        &mut self,
+        vectors: &[(String, usize, Range<usize>)],
+    ) -> Result<Option<Tensor>> {
+        let files = self.files;
+        if !vectors.iter().any(|(name, ..)| files.has(name)) {
+            return Ok(None);
+        }
+        let (mut values, mut names) = (Vec::new(), Vec::new());
+        for (name, len, part) in vectors {
+            match files.has(name) {
+                true => values.extend_from_slice(&self.floats(name, *len).await?[part.clone()]),
+                false => values.resize(values.len() + part.len(), 0.0),
+            }
+            names.push(format!("{name}[{part:?}]"));
+        }
+        let (names, shape) = (names.join(", "), [values.len()]);
+        let tensor = self.table(&names, &shape, std::iter::once(values)).await?;
+        let whole = vectors.iter().all(|(_, len, part)| part.len() == *len);
+        self.hold(tensor.bytes(), whole);
+        Ok(Some(tensor))
+    }
+
     /// A tensor of given floats (tables that are computed, not stored), in consecutive pieces. Ranks of
     /// one device share those of one name and shape.
     ///
@@ -444,7 +585,6 @@ impl<'a> Loader<'a> {
         let (rows, cols) = (part.rows.len(), part.cols.len());
         let file_row = blocks_bytes(info.dtype, info.row_len());
         let part_row = blocks_bytes(info.dtype, cols);
-        let first = blocks_bytes(info.dtype, part.cols.start);
         let start = info.offset + (part.rows.start * file_row) as u64;
         let source = self.files.source(info);
         let mapped = source.mapped();
@@ -460,10 +600,30 @@ impl<'a> Loader<'a> {
         }
         let row = row_bytes(layout, info.dtype, cols);
         let buffer = device.alloc((rows * row) as u64, &info.name).await?;
-        if !device.takes_data() {
-            self.advance((rows * part_row) as u64, 0).await?;
-            return Ok(Tensor::of(buffer, info.dtype, &shape));
+        self.read_into(info, part, &buffer, 0).await?;
+        Ok(Tensor::of(buffer, info.dtype, &shape))
+    }
+
+    /// Reads a part of a matrix, repacks it for the device and writes it to `buffer` from byte `base` on.
+    async fn read_into(
+        &mut self,
+        info: &TensorInfo,
+        part: &Part,
+        buffer: &Buffer,
+        base: usize,
+    ) -> Result<()> {
+        let (rows, cols) = (part.rows.len(), part.cols.len());
+        let file_row = blocks_bytes(info.dtype, info.row_len());
+        let part_row = blocks_bytes(info.dtype, cols);
+        if !self.device.takes_data() {
+            return self.advance((rows * part_row) as u64, 0).await;
         }
+        let first = blocks_bytes(info.dtype, part.cols.start);
+        let start = info.offset + (part.rows.start * file_row) as u64;
+        let source = self.files.source(info);
+        let mapped = source.mapped();
+        let layout = self.device.limits().layout;
+        let row = row_bytes(layout, info.dtype, cols);
         // Rows that are read whole although a part is wanted, because seeking costs more.
         let through = (file_row - part_row) as u64 <= source.seek_bytes();
         let step = (PIECE / file_row.max(row)).clamp(1, rows);
@@ -498,17 +658,17 @@ impl<'a> Loader<'a> {
                 }
             }
             match layout {
-                Layout::File => self.write(&buffer, at * row, file).await?,
+                Layout::File => self.write(buffer, base + at * row, file).await?,
                 Layout::Planar => {
                     let packed = &mut packed[..n * row];
                     packed.fill(0);
                     repack(info.dtype, cols, file, packed);
-                    self.write(&buffer, at * row, packed).await?;
+                    self.write(buffer, base + at * row, packed).await?;
                 }
             }
             self.advance((n * part_row) as u64, 0).await?;
         }
-        Ok(Tensor::of(buffer, info.dtype, &shape))
+        Ok(())
     }
 
     async fn write(&mut self, buffer: &Buffer, offset: usize, bytes: &[u8]) -> Result<()> {
