@@ -154,7 +154,8 @@ impl<'a> Lowering<'a> {
         loop {
             let mut progress = false;
             for (rank, recording) in ranks.iter().enumerate() {
-                while let Some(Item::Dispatch(d)) = recording.items().get(cursors[rank]) {
+                // In turns: what different ranks do is independent, so a GPU may do it at the same time.
+                if let Some(Item::Dispatch(d)) = recording.items().get(cursors[rank]) {
                     self.dispatch(rank, d)?;
                     cursors[rank] += 1;
                     progress = true;

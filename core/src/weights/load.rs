@@ -383,7 +383,10 @@ impl<'a> Loader<'a> {
         let tensor = match &found {
             Some(found) => found.clone(),
             None => {
-                let buffer = self.device.alloc((total * row) as u64, &names).await?;
+                let buffer = self
+                    .device
+                    .alloc((total * row) as u64, matrices[0].0)
+                    .await?;
                 Tensor::of(buffer, dtype, &[total, cols])
             }
         };
@@ -509,8 +512,16 @@ impl<'a> Loader<'a> {
             }
             names.push(format!("{name}[{part:?}]"));
         }
-        let (names, shape) = (names.join(", "), [values.len()]);
-        let tensor = self.table(&names, &shape, std::iter::once(values)).await?;
+        let key = self.key(&names.join(", "), 0..1, 0..values.len());
+        let tensor = match self.shared.get(&key) {
+            Some(found) => found.clone(),
+            None => {
+                let (label, shape) = (&vectors[0].0, [values.len()]);
+                let tensor = self.upload(label, &shape, std::iter::once(values)).await?;
+                self.shared.insert(key, tensor.clone());
+                tensor
+            }
+        };
         let whole = vectors.iter().all(|(_, len, part)| part.len() == *len);
         self.hold(tensor.bytes(), whole);
         Ok(Some(tensor))
