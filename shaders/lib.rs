@@ -75,6 +75,7 @@ pub const KERNELS: &[Source] = &[
     ("reduce_sum", include_str!("reduce_sum.wgsl")),
     ("repeat_penalty", include_str!("repeat_penalty.wgsl")),
     ("rope", include_str!("rope.wgsl")),
+    ("router", include_str!("router.wgsl")),
     ("softmax", include_str!("softmax.wgsl")),
     ("top_k", include_str!("top_k.wgsl")),
     ("transpose", include_str!("transpose.wgsl")),

@@ -54,6 +54,7 @@ pub mod random;
 pub mod reduce_sum;
 pub mod repeat_penalty;
 pub mod rope;
+pub mod router;
 pub mod sequence;
 pub mod softmax;
 pub mod top_k;
@@ -123,6 +124,7 @@ pub static KERNELS: &[&Kernel] = &[
     &reduce_sum::KERNEL,
     &repeat_penalty::KERNEL,
     &rope::KERNEL,
+    &router::KERNEL,
     &softmax::KERNEL,
     &top_k::KERNEL,
     &transpose::KERNEL,

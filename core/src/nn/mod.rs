@@ -17,6 +17,7 @@ mod parallel;
 mod quantized;
 mod random;
 mod recurrent;
+mod router;
 mod sampling;
 mod softmax;
 mod transformer_ffn;
@@ -35,6 +36,7 @@ pub use norm::{GroupNorm, LayerNorm, NormGradients, RmsNorm};
 pub use quantized::{Activations, QuantizedLinear};
 pub use random::GumbelSoftmax;
 pub use recurrent::{Cell, Direction, Layout, Recurrent, States};
+pub use router::{ExpertGroups, Router, Score, Worth};
 pub use softmax::Softmax;
 pub use transformer_ffn::{TRANSFORMER_DROPOUT, TransformerFfn};
 

@@ -26,7 +26,11 @@ pub struct Call<'d> {
     inputs: BTreeMap<&'static str, Array>,
     axes: Axes,
     outputs: Vec<(&'static str, Made)>,
+    checks: Vec<(&'static str, Check)>,
 }
+
+/// What is wrong with an output that was read, if anything is.
+pub type Check = fn(&Array) -> Option<String>;
 
 /// An output before it is read.
 enum Made {
@@ -46,8 +50,10 @@ pub struct Ran {
 /// A call made ready by a device: it can be run any number of times, for measuring. What works in
 /// place (rotations, appending to a cache) then works on what the last run left.
 pub struct Ready<'d> {
+    op: &'static Op,
     device: &'d dyn Device,
     prepared: Prepared,
+    checks: Vec<(&'static str, Check)>,
     outputs: Vec<(&'static str, Made)>,
     kernels: Vec<&'static str>,
 }
@@ -74,10 +80,13 @@ pub async fn prepare<'d>(
         inputs,
         axes,
         outputs: Vec::new(),
+        checks: Vec::new(),
     };
     (op.record)(&mut call).await?;
     let kernels = call.r.dispatches().map(|d| d.kernel.name);
     Ok(Ready {
+        op,
+        checks: call.checks,
         device,
         prepared: device.prepare(&call.r).await?,
         kernels: kernels.collect(),
@@ -130,7 +139,7 @@ impl Ready<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::DeviceLost`].
+    /// [`Error::DeviceLost`]; [`Error::Invalid`] for what [`Call::check`] has found.
     pub async fn read(&self) -> Result<Ran> {
         let mut outputs = BTreeMap::new();
         for (name, made) in &self.outputs {
@@ -139,6 +148,11 @@ impl Ready<'_> {
                 Made::Device(tensor) => self.array(tensor).await?,
             };
             outputs.insert(*name, array);
+        }
+        for (name, check) in &self.checks {
+            if let Some(reason) = outputs.get(name).and_then(check) {
+                return Err(Error::Invalid(format!("{}: {reason}", self.op.name)));
+            }
         }
         Ok(Ran {
             outputs,
@@ -478,6 +492,11 @@ impl<'d> Call<'d> {
     /// When the operator declares no such output.
     pub fn output_array(&mut self, name: &'static str, array: Array) {
         self.made(name, Made::Host(array));
+    }
+
+    /// Looks at an output when it has been read; a reason makes it an error.
+    pub fn check(&mut self, output: &'static str, check: Check) {
+        self.checks.push((output, check));
     }
 
     fn made(&mut self, name: &'static str, made: Made) {

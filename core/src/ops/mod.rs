@@ -21,6 +21,7 @@ mod position;
 mod quantized;
 mod random;
 mod recurrent;
+mod router;
 mod sampling;
 mod setting;
 mod shape;
@@ -39,7 +40,7 @@ use crate::weights::source::LocalFuture;
 use crate::{Error, Result};
 
 pub use array::{Array, ElementType, TensorFile};
-pub use call::{Call, Ran, Ready, prepare, run};
+pub use call::{Call, Check, Ran, Ready, prepare, run};
 pub use check::{Compared, check, nmse};
 pub use setting::{Kind, Setting, Settings};
 pub use sizes::{MlpSize, mlp_sizes};
@@ -59,6 +60,7 @@ static OPS: &[&[Op]] = &[
     quantized::OPS,
     random::OPS,
     recurrent::OPS,
+    router::OPS,
     sampling::OPS,
     shards::OPS,
     softmax::OPS,

@@ -152,6 +152,7 @@ static RULES: &[Rule] = &[
         Flops::Product(3, &["B", "T", "H", "ROT"]),
         Bytes::Of(rope_bytes),
     ),
+    rule("router", Flops::Elements(8), Bytes::All),
     rule("softmax", Flops::Elements(4), Bytes::All),
     rule("top_k", Flops::Elements(1), Bytes::All),
     rule("transpose", Flops::Elements(0), Bytes::All),
