@@ -7,11 +7,14 @@
 // gate_bias  (..,)    f32     read, with BIAS
 // up_bias    (..,)    f32     read, with BIAS
 // y          (T, NY)  f32     write
+// pairs      u32              read, with EXPERTS, see shared/experts.wgsl: T are pairs, each with its
+//                             own N rows from GATE0, UP0, GATE_BIAS0 and UP_BIAS0 on
 //
 // Dispatch: for few tokens one workgroup for ROWS rows and TB tokens, see shared/rows.wgsl; for
 // many, with TILE, one for a tile, see shared/tiles.wgsl; with SERIAL an invocation for a few rows,
 // see shared/serial.wgsl. Sums are f32.
-// Source: arXiv:2002.05202, section 2. Reference: core/src/kernels/gated_mlp.rs.
+// CLAMP: act(min(gate, LIMIT)) * (clamp(up, -LIMIT, LIMIT) + 1), as gpt-oss has it (transformers,
+// GptOssExperts). Source: arXiv:2002.05202, section 2. Reference: core/src/kernels/gated_mlp.rs.
 
 const K: u32 = 576u;
 const ACT: u32 = 1u;

@@ -35,6 +35,8 @@ pub const KERNELS: &[Source] = &[
     ),
     ("dropout", include_str!("dropout.wgsl")),
     ("embedding", include_str!("embedding.wgsl")),
+    ("expert_combine", include_str!("expert_combine.wgsl")),
+    ("expert_order", include_str!("expert_order.wgsl")),
     ("gated_activation", include_str!("gated_activation.wgsl")),
     (
         "gated_activation_backward",
@@ -113,6 +115,7 @@ pub const SHARED: &[Source] = &[
     ("axis", include_str!("shared/axis.wgsl")),
     ("bf16", include_str!("shared/bf16.wgsl")),
     ("draw", include_str!("shared/draw.wgsl")),
+    ("experts", include_str!("shared/experts.wgsl")),
     ("f16", include_str!("shared/f16.wgsl")),
     ("f32", include_str!("shared/f32.wgsl")),
     ("gated", include_str!("shared/gated.wgsl")),

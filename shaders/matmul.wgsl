@@ -5,6 +5,8 @@
 // bias      (NY,)          f32     read, with BIAS
 // residual  (T, NY)        f32     read, with RESIDUAL
 // y         (T, NY)        f32     write
+// pairs     u32                    read, with EXPERTS, see shared/experts.wgsl: T are pairs, each with
+//                                  its own N rows of w; ROW0 is the place of w's first row in bias
 //
 // For many tokens. Dispatch with TILE: one workgroup for a tile, see shared/tiles.wgsl; otherwise
 // register tiles without barriers, see shared/serial.wgsl. Sums are f32.

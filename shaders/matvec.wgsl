@@ -5,6 +5,8 @@
 // bias      (NY,)          f32     read, with BIAS
 // residual  (T, NY)        f32     read, with RESIDUAL
 // y         (T, NY)        f32     write
+// pairs     u32                    read, with EXPERTS, see shared/experts.wgsl: T are pairs, each with
+//                                  its own N rows of w; ROW0 is the place of w's first row in bias
 //
 // For few tokens: what costs is reading w, once for TB tokens. Dispatch: one workgroup for ROWS
 // rows and TB tokens, see shared/rows.wgsl, or with SERIAL shared/serial.wgsl. Sums are f32. Reference: core/src/kernels/matvec.rs.

@@ -1,5 +1,6 @@
 // What the variants of gated_mlp have in common: bindings, two weights of the same shape, and the
 // product. The kernel declares K and ACT; rows.wgsl or tiles.wgsl has the entry point.
+// EXPERTS: see experts.wgsl.
 
 #import $GATE as gate
 #import $UP as up
@@ -15,6 +16,11 @@ struct Args {
     UP0: u32,
     GATE_BIAS0: u32,
     UP_BIAS0: u32,
+    FIRST: u32,
+    COUNT: u32,
+    E: u32,
+    TILES: u32,
+    TT: u32,
 }
 
 @group(0) @binding(1) var<storage, read> gate_words: array<vec4<u32>>;
@@ -24,7 +30,14 @@ struct Args {
 @group(0) @binding(4) var<storage, read> up_bias: array<f32>;
 #endif
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
-@group(0) @binding(6) var<uniform> args: Args;
+#if EXPERTS
+@group(0) @binding(6) var<storage, read> pairs: array<u32>;
+#endif
+@group(0) @binding(7) var<uniform> args: Args;
+
+#if EXPERTS
+#import experts
+#endif
 
 struct Block {
     gate: gate_Block,
@@ -41,13 +54,22 @@ struct Quad {
     up: vec4<f32>,
 }
 
+#if CLAMP
+const LIMIT: f32 = 7.0;
+#endif
+
 // gate, up
 alias Sum = vec2<f32>;
 
 const PLANES: u32 = 2u;
 
 fn load(row: u32, chunk: u32) -> Block {
+#if EXPERTS
+    let own = expert * args.N + row;
+    return Block(gate_load(args.GATE0 + own, chunk), up_load(args.UP0 + own, chunk));
+#else
     return Block(gate_load(args.GATE0 + row, chunk), up_load(args.UP0 + row, chunk));
+#endif
 }
 
 fn decode(b: Block, j: u32) -> Elements {
@@ -71,9 +93,19 @@ fn store(t: u32, n: u32, sum: Sum) {
     }
     var value = sum;
 #if BIAS
-    value += vec2<f32>(gate_bias[args.GATE_BIAS0 + n], up_bias[args.UP_BIAS0 + n]);
+#if EXPERTS
+    let row = expert * args.N + n;
+#else
+    let row = n;
 #endif
+    value += vec2<f32>(gate_bias[args.GATE_BIAS0 + row], up_bias[args.UP_BIAS0 + row]);
+#endif
+#if CLAMP
+    let up = clamp(value.y, -LIMIT, LIMIT) + 1.0;
+    y[t * args.NY + args.ROW0 + n] = activate(min(value.x, LIMIT)) * up;
+#else
     y[t * args.NY + args.ROW0 + n] = activate(value.x) * value.y;
+#endif
 }
 
 #if TILE

@@ -1,5 +1,5 @@
 // What matvec and matmul have in common: bindings, one weight, and where a finished sum goes.
-// The kernel declares K; rows.wgsl or tiles.wgsl has the entry point.
+// The kernel declares K; rows.wgsl or tiles.wgsl has the entry point. EXPERTS: see experts.wgsl.
 
 #import $W as w
 #import x
@@ -9,6 +9,11 @@ struct Args {
     N: u32,
     ROW0: u32,
     NY: u32,
+    FIRST: u32,
+    COUNT: u32,
+    E: u32,
+    TILES: u32,
+    TT: u32,
 }
 
 @group(0) @binding(1) var<storage, read> w_words: array<vec4<u32>>;
@@ -19,7 +24,14 @@ struct Args {
 @group(0) @binding(3) var<storage, read> residual: array<f32>;
 #endif
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(5) var<uniform> args: Args;
+#if EXPERTS
+@group(0) @binding(5) var<storage, read> pairs: array<u32>;
+#endif
+@group(0) @binding(6) var<uniform> args: Args;
+
+#if EXPERTS
+#import experts
+#endif
 
 alias Block = w_Block;
 alias Elements = Vec8;
@@ -29,7 +41,11 @@ alias Sum = f32;
 const PLANES: u32 = 1u;
 
 fn load(row: u32, chunk: u32) -> Block {
+#if EXPERTS
+    return w_load(expert * args.N + row, chunk);
+#else
     return w_load(row, chunk);
+#endif
 }
 
 fn decode(b: Block, j: u32) -> Elements {
@@ -48,10 +64,16 @@ fn store(t: u32, n: u32, sum: Sum) {
     if t >= args.T || n >= args.N {
         return;
     }
+#if EXPERTS
+    let i = t * args.NY + n;
+    let row = args.ROW0 + expert * args.N + n;
+#else
     let i = t * args.NY + args.ROW0 + n;
+    let row = args.ROW0 + n;
+#endif
     var value = sum;
 #if BIAS
-    value += bias[args.ROW0 + n];
+    value += bias[row];
 #endif
 #if RESIDUAL
     value += residual[i];

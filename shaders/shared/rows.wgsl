@@ -1,6 +1,8 @@
 // Dot products of R rows of the weight with TB tokens at a time: each chunk of a row is read and
 // decoded once for all TB tokens. linear.wgsl or gated.wgsl says what a row is.
 //
+// EXPERTS: each pair has rows of its own, so TB is 1.
+//
 // A workgroup has one block of rows and one of tokens (the faster index). How rows are shared:
 //   SUBGROUP   a subgroup, whatever its size, has R rows; ROWS rows a workgroup
 //   otherwise  LANES invocations have R rows and meet in workgroup memory
@@ -31,7 +33,7 @@ fn dots(n: u32, t: u32, first: u32, step: u32) -> array<Sum, SUMS> {
                 rows[r] = decode(blocks[r], j);
             }
             for (var i = 0u; i < TB; i += 1u) {
-                let token = min(t + i, args.T - 1u);
+                let token = x_row(min(t + i, args.T - 1u));
                 let lo = x_at(token, 8u * chunk + 2u * j);
                 let hi = x_at(token, 8u * chunk + 2u * j + 1u);
                 for (var r = 0u; r < R; r += 1u) {
@@ -70,6 +72,12 @@ fn main(
     let token_blocks = (args.T + TB - 1u) / TB;
     let block = group.x + group.y * groups.x;
     let t = block % token_blocks * TB;
+#if EXPERTS
+    expert = pairs[t] - args.FIRST;
+    if pairs[t] - args.FIRST >= args.COUNT {
+        return;
+    }
+#endif
     let end = block / token_blocks * ROWS + ROWS;
     for (var n0 = end - ROWS; n0 < min(end, args.N); n0 += count * R) {
         let n = n0 + slot * R;
@@ -98,6 +106,13 @@ fn main(
     if n >= args.N {
         return;
     }
+#if EXPERTS
+    // From the binding, which is uniform; a private variable is not.
+    expert = pairs[t] - args.FIRST;
+    if pairs[t] - args.FIRST >= args.COUNT {
+        return;
+    }
+#endif
     let lane = local % LANES;
     var sums = dots(n + local / LANES * R, t, lane, LANES);
     for (var i = 0u; i < SUMS; i += 1u) {

@@ -3,7 +3,8 @@
 // a row is.
 //
 // Everything is written out: compilers for CPUs keep arrays and what is indexed by a variable in
-// memory. R4: four rows, otherwise two; each chunk of x is read once for all of them.
+// memory. R4: four rows, otherwise two; each chunk of x is read once for all of them. TILED: the four
+// tokens are pairs of a tile, see experts.wgsl.
 
 const WG: u32 = 8u;
 const CHUNKS: u32 = (K + 31u) / 32u;
@@ -99,21 +100,56 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let token_blocks = (args.T + TB - 1u) / TB;
     let block = group.x + group.y * groups.x;
+#if TILED
+    // Four pairs of a tile.
+    let fours = args.TT / 4u;
+    let token_blocks = args.TILES * fours;
+    let chosen = tile_at(block % token_blocks / fours);
+    let t = block % fours * 4u;
+#else
+    let token_blocks = (args.T + TB - 1u) / TB;
     let t = block % token_blocks * TB;
+#endif
     let n = (block / token_blocks * WG + local) * R;
     if n >= args.N {
         return;
     }
+    // Rows of x, and of y: beyond the end for what there is not.
+#if TILED
+    if t >= chosen.z {
+        return;
+    }
+    expert = chosen.x;
+    let last = chosen.z - 1u;
+    let each = vec4<u32>(
+        pair_at(chosen.y + t),
+        pair_at(chosen.y + min(t + 1u, last)),
+        pair_at(chosen.y + min(t + 2u, last)),
+        pair_at(chosen.y + min(t + 3u, last)),
+    );
+    let tokens = each / vec4<u32>(DIV);
+    let to = select(vec4<u32>(NO_PAIR), each, vec4<u32>(0u, 1u, 2u, 3u) <= vec4<u32>(last - t));
+#else
+#if EXPERTS
+    expert = pairs[t] - args.FIRST;
+    if expert >= args.COUNT {
+        return;
+    }
+#endif
+    let to = vec4<u32>(t, t + 1u, t + 2u, t + 3u);
+    let tokens = vec4<u32>(
+        x_row(t),
+        min(t + 1u, args.T - 1u),
+        min(t + 2u, args.T - 1u),
+        min(t + 3u, args.T - 1u),
+    );
+#endif
     var c0: Column;
 #if TB4
     var c1: Column;
     var c2: Column;
     var c3: Column;
-    let t1 = min(t + 1u, args.T - 1u);
-    let t2 = min(t + 2u, args.T - 1u);
-    let t3 = min(t + 3u, args.T - 1u);
 #endif
     for (var chunk = 0u; chunk < CHUNKS; chunk += 1u) {
         let b = blocks_at(n, chunk);
@@ -122,29 +158,29 @@ fn main(
         let e2 = eights_of(b, 2u);
         let e3 = eights_of(b, 3u);
         let quad = 8u * chunk;
-        c0 = add_product(c0, e0, t, quad);
-        c0 = add_product(c0, e1, t, quad + 2u);
-        c0 = add_product(c0, e2, t, quad + 4u);
-        c0 = add_product(c0, e3, t, quad + 6u);
+        c0 = add_product(c0, e0, tokens.x, quad);
+        c0 = add_product(c0, e1, tokens.x, quad + 2u);
+        c0 = add_product(c0, e2, tokens.x, quad + 4u);
+        c0 = add_product(c0, e3, tokens.x, quad + 6u);
 #if TB4
-        c1 = add_product(c1, e0, t1, quad);
-        c1 = add_product(c1, e1, t1, quad + 2u);
-        c1 = add_product(c1, e2, t1, quad + 4u);
-        c1 = add_product(c1, e3, t1, quad + 6u);
-        c2 = add_product(c2, e0, t2, quad);
-        c2 = add_product(c2, e1, t2, quad + 2u);
-        c2 = add_product(c2, e2, t2, quad + 4u);
-        c2 = add_product(c2, e3, t2, quad + 6u);
-        c3 = add_product(c3, e0, t3, quad);
-        c3 = add_product(c3, e1, t3, quad + 2u);
-        c3 = add_product(c3, e2, t3, quad + 4u);
-        c3 = add_product(c3, e3, t3, quad + 6u);
+        c1 = add_product(c1, e0, tokens.y, quad);
+        c1 = add_product(c1, e1, tokens.y, quad + 2u);
+        c1 = add_product(c1, e2, tokens.y, quad + 4u);
+        c1 = add_product(c1, e3, tokens.y, quad + 6u);
+        c2 = add_product(c2, e0, tokens.z, quad);
+        c2 = add_product(c2, e1, tokens.z, quad + 2u);
+        c2 = add_product(c2, e2, tokens.z, quad + 4u);
+        c2 = add_product(c2, e3, tokens.z, quad + 6u);
+        c3 = add_product(c3, e0, tokens.w, quad);
+        c3 = add_product(c3, e1, tokens.w, quad + 2u);
+        c3 = add_product(c3, e2, tokens.w, quad + 4u);
+        c3 = add_product(c3, e3, tokens.w, quad + 6u);
 #endif
     }
-    store_column(t, n, c0);
+    store_column(to.x, n, c0);
 #if TB4
-    store_column(t + 1u, n, c1);
-    store_column(t + 2u, n, c2);
-    store_column(t + 3u, n, c3);
+    store_column(to.y, n, c1);
+    store_column(to.z, n, c2);
+    store_column(to.w, n, c3);
 #endif
 }

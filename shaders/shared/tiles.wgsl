@@ -4,7 +4,7 @@
 //
 // Tiles are [row][quad of 4 elements]; quads are swizzled by the row so that neighbouring
 // invocations, which read neighbouring rows, hit different banks. F16: tiles hold f16, which
-// doubles what a bank delivers; products and sums are f32.
+// doubles what a bank delivers; products and sums are f32. EXPERTS: a tile's pairs have one expert.
 
 const RN: u32 = 4u;
 const RT: u32 = 4u;
@@ -39,13 +39,27 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let token_tiles = (args.T + TT - 1u) / TT;
     let tile = group.x + group.y * groups.x;
+#if EXPERTS
+    let n0 = tile / args.TILES * TN;
+    let chosen = tile_at(tile % args.TILES);
+    if n0 >= args.N || chosen.z == 0u {
+        return;
+    }
+    expert = chosen.x;
+    // Rows of x that this invocation copies.
+    var copied: array<u32, (TT * 8u + 255u) / 256u>;
+    for (var i = local; i < TT * 8u; i += 256u) {
+        copied[i / 256u] = x_row(pair_at(chosen.y + min(i / 8u, chosen.z - 1u)));
+    }
+#else
+    let token_tiles = (args.T + TT - 1u) / TT;
     let t0 = tile % token_tiles * TT;
     let n0 = tile / token_tiles * TN;
     if n0 >= args.N {
         return;
     }
+#endif
     let n = local % 16u;
     let t = local / 16u;
     var sums: array<Sum, RN * RT>;
@@ -59,7 +73,12 @@ fn main(
         for (var i = local; i < TT * 8u; i += 256u) {
             let row = i / 8u;
             let quad = i % 8u;
-            tile_x[place(row, quad)] = narrow(x_at(min(t0 + row, args.T - 1u), 8u * chunk + quad));
+#if EXPERTS
+            let token = copied[i / 256u];
+#else
+            let token = min(t0 + row, args.T - 1u);
+#endif
+            tile_x[place(row, quad)] = narrow(x_at(token, 8u * chunk + quad));
         }
         workgroupBarrier();
         for (var quad = 0u; quad < 8u; quad += 1u) {
@@ -77,6 +96,13 @@ fn main(
         workgroupBarrier();
     }
     for (var i = 0u; i < RN * RT; i += 1u) {
+#if EXPERTS
+        let row = t + 16u * (i % RT);
+        if row < chosen.z {
+            store(pair_at(chosen.y + row), n0 + n + 16u * (i / RT), sums[i]);
+        }
+#else
         store(t0 + t + 16u * (i % RT), n0 + n + 16u * (i / RT), sums[i]);
+#endif
     }
 }

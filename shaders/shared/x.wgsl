@@ -1,5 +1,12 @@
 // x_at: elements 4 i to 4 i + 3 of row t of x (T, K); those beyond K are 0. The kernel declares K
-// and args.T. X4: K is a multiple of 4, so rows are whole vec4s.
+// and args.T. X4: K is a multiple of 4, so rows are whole vec4s. x_row: the row of x that row t of y
+// is made of.
+
+#if !EXPERTS
+fn x_row(t: u32) -> u32 {
+    return t;
+}
+#endif
 
 #if X4
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;

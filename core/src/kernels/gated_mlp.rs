@@ -4,10 +4,14 @@
 //!
 //! Params: those of [`Size`], the weights' types `GATE` and `UP`, the activation `ACT`, the switch
 //! `BIAS`; where the rows begin in the weights and biases: `GATE0`, `UP0`, `GATE_BIAS0`,
-//! `UP_BIAS0`.
+//! `UP_BIAS0`; with the switch `EXPERTS` those of [`Pairs`]. With the switch `CLAMP` it is
+//! `act(min(gate, LIMIT)) * (clamp(up, -LIMIT, LIMIT) + 1)` (gpt-oss; transformers, `GptOssExperts`).
 
-use super::linear::{Size, by_rows, by_tiles, inner_lengths, product, x_and_y};
-use super::{Access, Activation, Binding, Case, HostArray, Kernel, Params, Variant};
+use super::linear::{
+    Pairs, Size, by_rows, by_tiles, expert_cases, inner_lengths, product, rows_of, with_pairs,
+    x_and_pairs, x_and_y,
+};
+use super::{Access, Activation, Binding, Case, HostArray, Kernel, Order, Params, Variant};
 use crate::DType;
 use crate::device::Limits;
 use crate::device::cpu;
@@ -22,8 +26,9 @@ pub static KERNEL: Kernel = Kernel {
         Binding::optional("gate_bias", Access::Read),
         Binding::optional("up_bias", Access::Read),
         Binding::new("y", Access::Write),
+        Binding::optional("pairs", Access::Read),
     ],
-    uniforms: &[
+    uniforms: with_pairs![
         "T",
         "N",
         "ROW0",
@@ -31,7 +36,7 @@ pub static KERNEL: Kernel = Kernel {
         "GATE0",
         "UP0",
         "GATE_BIAS0",
-        "UP_BIAS0",
+        "UP_BIAS0"
     ],
     variants,
     cpu: cpu::gated_mlp,
@@ -66,8 +71,20 @@ pub fn params(size: Size, first: First, gate: DType, up: DType, act: Activation)
         .u32("UP_BIAS0", up_bias as u32)
 }
 
+/// The same call with gate and up held within `limit`.
+pub fn clamped(p: Params, limit: Option<f32>) -> Params {
+    match limit {
+        Some(limit) => p.bool("CLAMP", true).f32("LIMIT", limit),
+        None => p,
+    }
+}
+
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
-    if p.get("T") <= FEW_TOKENS {
+    let few = match p.is("EXPERTS") {
+        true => p.get("TT") == 0,
+        false => p.get("T") <= FEW_TOKENS,
+    };
+    if few {
         by_rows(p, limits, 2)
     } else {
         by_tiles(p, limits, 2)
@@ -81,16 +98,21 @@ fn activation(p: &Params) -> Activation {
 
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let (size, act) = (Size::of(p), activation(p));
-    for t in 0..size.tokens {
+    for (t, of, own) in rows_of(p, &arrays[6]) {
         for n in 0..size.rows {
             let sum = |i: usize, first: &str, bias: &str| {
-                let row = p.size(first) + n;
-                let sum = product(&arrays[i], row, &arrays[0], t, size.inner);
-                let bias = p.is("BIAS").then(|| arrays[i + 2][p.size(bias) + n]);
+                let row = p.size(first) + own + n;
+                let sum = product(&arrays[i], row, &arrays[0], of, size.inner);
+                let bias = (p.is("BIAS")).then(|| arrays[i + 2][p.size(bias) + own + n]);
                 sum + bias.unwrap_or(0.0)
             };
-            let gate = sum(1, "GATE0", "GATE_BIAS0");
-            let up = sum(2, "UP0", "UP_BIAS0");
+            let mut gate = sum(1, "GATE0", "GATE_BIAS0");
+            let mut up = sum(2, "UP0", "UP_BIAS0");
+            if p.is("CLAMP") {
+                let limit = f64::from(p.number("LIMIT"));
+                gate = gate.min(limit);
+                up = up.clamp(-limit, limit) + 1.0;
+            }
             arrays[5][t * size.columns + size.row0 + n] = act.f64(gate) * up;
         }
     }
@@ -110,6 +132,7 @@ fn case(size: Size, first: First, gate: DType, up: DType, act: Activation) -> Ca
             first.bias.map(|(gate, _)| bias(7, gate)),
             first.bias.map(|(_, up)| bias(8, up)),
             Some(y),
+            None,
         ],
         // Tiles of f16 round, see matmul; f32 variants are far below.
         bound: if size.tokens as u32 <= FEW_TOKENS {
@@ -170,5 +193,67 @@ fn cases() -> Vec<Case> {
         DType::Q4_0,
         Activation::Silu,
     ));
+    for (i, tokens) in [3, 19].into_iter().enumerate() {
+        let bias = (i == 0).then_some((0, 0));
+        let first = First { bias, ..whole };
+        let mut case = case(
+            Size::new(tokens, 37, 64),
+            first,
+            f32,
+            f32,
+            Activation::QuickGelu,
+        );
+        case.params = clamped(case.params, Some([7.0, 0.5][i]));
+        cases.push(case);
+    }
+    for tiles in [false, true] {
+        let tokens = if tiles {
+            [7, 33, 64, 131]
+        } else {
+            [1, 2, 3, 9]
+        };
+        for (i, (mut pairs, ids)) in expert_cases(&tokens).into_iter().enumerate() {
+            pairs.order = tiles.then(|| Order::new(ids.len(), pairs.experts));
+            cases.push(expert_case(i, pairs, &ids));
+        }
+    }
     cases
+}
+
+fn expert_case(i: usize, pairs: Pairs, ids: &[u32]) -> Case {
+    let gate = DType::WEIGHTS[i % DType::WEIGHTS.len()];
+    // Two types where their rows can be as long.
+    let up = match (i % 3, gate.block_len()) {
+        (0, 1) => DType::F16,
+        (0, 32) => DType::Q8_0,
+        _ => gate,
+    };
+    let size = Size::new(ids.len(), [1, 37, 64][i % 3], inner_lengths(gate)[1]);
+    let (x, words) = x_and_pairs(&size, &pairs, ids);
+    let first = First {
+        gate: 3 * (i % 2),
+        up: 0,
+        bias: (i % 2 == 1).then_some((2, 0)),
+    };
+    let held = pairs.count * size.rows;
+    let weight =
+        |seed, dtype, first: usize| HostArray::weight(seed, dtype, &[first + held, size.inner]);
+    let bias = |seed, first: usize| HostArray::random(seed, &[first + held]);
+    let limit = (i % 4 == 1).then_some(7.0);
+    Case {
+        params: clamped(
+            pairs.params(params(size, first, gate, up, Activation::Silu)),
+            limit,
+        ),
+        arrays: vec![
+            Some(x),
+            Some(weight(5, gate, first.gate)),
+            Some(weight(6, up, first.up)),
+            first.bias.map(|(gate, _)| bias(7, gate)),
+            first.bias.map(|(_, up)| bias(8, up)),
+            Some(HostArray::random(2, &[size.tokens, size.columns])),
+            Some(words),
+        ],
+        bound: if pairs.order.is_none() { 1e-10 } else { 1e-6 },
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{HostArray, Params, Variant, fold};
+use super::{HostArray, Order, Params, Variant, expert_order, fold};
 use crate::DType;
 use crate::device::{DeviceKind, Limits};
 
@@ -70,25 +70,74 @@ impl Size {
     }
 }
 
+/// Uniforms of a call whose weights hold several experts: those of [`Pairs`].
+macro_rules! with_pairs {
+    ($($name:literal),*) => {
+        &[$($name,)* "FIRST", "COUNT", "E", "TILES", "TT"]
+    };
+}
+pub(super) use with_pairs;
+
+/// Which rows of x and of a weight each row of y is made of, where rows of y are pairs of a token and
+/// an expert: the switch `EXPERTS`.
+///
+/// A call's `T` is then the number of pairs, `N` the rows of one expert. The weight's slice holds
+/// `count` experts from `first` on, one below the other; pairs of other experts stay what they were.
+#[derive(Clone, Copy, Debug)]
+pub struct Pairs {
+    /// First expert of the slice.
+    pub first: usize,
+    /// Experts of the slice.
+    pub count: usize,
+    /// All experts among which pairs choose, wherever they are held.
+    pub experts: usize,
+    /// Consecutive pairs that share a row of x.
+    pub share: usize,
+    /// The order that is bound to `pairs`; without one those are the pairs' experts.
+    pub order: Option<Order>,
+}
+
+impl Pairs {
+    /// A call's parameters with these.
+    pub fn params(&self, p: Params) -> Params {
+        let (tiles, tile) = self.order.map_or((0, 0), |o| (o.tiles, o.tile));
+        p.bool("EXPERTS", true)
+            .u32("DIV", self.share as u32)
+            .u32("FIRST", self.first as u32)
+            .u32("COUNT", self.count as u32)
+            .u32("E", self.experts as u32)
+            .u32("TILES", tiles as u32)
+            .u32("TT", tile as u32)
+    }
+}
+
 /// A barrier-free variant: an invocation has `rows` rows (2 or 4), and four tokens where there are
 /// more than one, in registers.
 fn serial(name: &'static str, p: &Params, limits: &Limits, rows: u32) -> Variant {
     const WG: u32 = 8;
-    let many = p.get("T") > 1;
-    let tokens = if many { 4 } else { 1 };
-    let groups = p.get("N").div_ceil(WG * rows) * p.get("T").div_ceil(tokens);
+    let (t, tile) = (p.get("T"), p.get("TT"));
+    let (many, blocks) = match p.is("EXPERTS") {
+        true if tile > 0 => (true, p.get("TILES") * tile / 4),
+        true => (false, t),
+        false if t > 1 => (true, t.div_ceil(4)),
+        false => (false, 1),
+    };
+    let groups = p.get("N").div_ceil(WG * rows) * blocks;
     Variant::new(name, fold(groups, limits))
         .set("WG", WG)
         .flag("SERIAL")
         .flag_if("R4", rows == 4)
         .flag_if("TB4", many)
+        .flag_if("TILED", tile > 0)
         .flag_if("X4", p.get("K").is_multiple_of(4))
 }
 
 /// Variants for few tokens, best first; `most` rows an invocation at most.
 pub(super) fn by_rows(p: &Params, limits: &Limits, most: u32) -> Vec<Variant> {
     let (n, t, chunks) = (p.get("N"), p.get("T"), p.get("K").div_ceil(CHUNK));
-    let tb = t.next_power_of_two().min(4);
+    // Each pair has rows of its own.
+    let most_tokens = if p.is("EXPERTS") { 1 } else { 4 };
+    let tb = t.next_power_of_two().min(most_tokens);
     let wg = limits.max_workgroup_size.min(128);
     // More rows an invocation read x less often; fewer keep more invocations busy.
     let r = match n {
@@ -134,8 +183,14 @@ pub(super) fn by_rows(p: &Params, limits: &Limits, most: u32) -> Vec<Variant> {
 pub(super) fn by_tiles(p: &Params, limits: &Limits, rows: u32) -> Vec<Variant> {
     let (n, t) = (p.get("N"), p.get("T"));
     // Tiles no wider than the tokens there are.
-    let tokens = t.div_ceil(16).next_power_of_two().min(4);
-    let groups = n.div_ceil(16 * rows) * t.div_ceil(16 * tokens);
+    let (tokens, tiles) = match p.get("TT") {
+        0 => {
+            let tokens = t.div_ceil(16).next_power_of_two().min(4);
+            (tokens, t.div_ceil(16 * tokens))
+        }
+        tile => (tile / 16, p.get("TILES")),
+    };
+    let groups = n.div_ceil(16 * rows) * tiles;
     let tile = |name| {
         Variant::new(name, fold(groups, limits))
             .set("RN", rows)
@@ -170,6 +225,58 @@ pub(super) fn x_and_y(size: &Size) -> (HostArray, HostArray) {
         HostArray::random(1, &[size.tokens, size.inner]),
         HostArray::random(2, &[size.tokens, size.columns]),
     )
+}
+
+/// What a product of each row of y is made of: rows of y, of x, and the place of the expert's first row
+/// in the weight's slice. `pairs`: the binding, empty without `EXPERTS`.
+pub(super) fn rows_of(p: &Params, pairs: &[f64]) -> Vec<(usize, usize, usize)> {
+    if !p.is("EXPERTS") {
+        return (0..p.size("T")).map(|t| (t, t, 0)).collect();
+    }
+    let chosen = expert_order::chosen(p, |i| pairs[i] as u32);
+    let row = |(pair, own)| (pair, pair / p.size("DIV"), own * p.size("N"));
+    chosen.into_iter().map(row).collect()
+}
+
+/// A case's x and pairs: the experts of `of`, of which some are elsewhere, by token or in order.
+pub(super) fn x_and_pairs(size: &Size, pairs: &Pairs, ids: &[u32]) -> (HostArray, HostArray) {
+    let x = HostArray::random(1, &[size.tokens.div_ceil(pairs.share), size.inner]);
+    let words = match pairs.order {
+        // A layer's order holds all its experts, whichever slice is bound.
+        Some(order) => expert_order::ordered(order, ids, 0, pairs.experts),
+        None => HostArray::u32(&[ids.len()], ids),
+    };
+    (x, words)
+}
+
+/// Experts of `tokens * k` pairs to test with, and of which a slice is bound: (first, count, experts, k,
+/// ids).
+pub(super) fn expert_cases(tokens: &[usize]) -> Vec<(Pairs, Vec<u32>)> {
+    let mut cases = Vec::new();
+    for (i, &tokens) in tokens.iter().enumerate() {
+        let (experts, k): (usize, usize) = [(1, 1), (3, 2), (8, 3), (8, 2)][i % 4];
+        let pairs = tokens * k;
+        // All experts; one in the middle; all pairs with one expert.
+        for (first, count, all_one) in [
+            (0, experts, false),
+            (experts / 2, experts.div_ceil(4), false),
+            (0, experts, true),
+        ] {
+            let ids = match all_one {
+                true => vec![experts as u32 - 1; pairs],
+                false => expert_order::random_experts(tokens as u64, pairs, experts),
+            };
+            let pairs = Pairs {
+                first,
+                count,
+                experts,
+                share: if all_one { 1 } else { k },
+                order: None,
+            };
+            cases.push((pairs, ids));
+        }
+    }
+    cases
 }
 
 /// Inner lengths to test for a type: odd numbers of blocks, more chunks than lanes, and for

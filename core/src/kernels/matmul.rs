@@ -1,8 +1,9 @@
-//! Linear layer for many tokens: as [`matvec`](super::matvec), in tiles.
+//! Linear layer for many tokens: as [`matvec`](super::matvec), in tiles. With `EXPERTS` it takes an
+//! [`Order`] of the pairs.
 
-use super::linear::{Size, by_tiles, inner_lengths};
-use super::matvec::{self, BINDINGS, UNIFORMS, case};
-use super::{Case, Kernel, Params, Variant};
+use super::linear::{Size, by_tiles, expert_cases, inner_lengths};
+use super::matvec::{self, BINDINGS, UNIFORMS, case, expert_case};
+use super::{Case, Kernel, Order, Params, Variant};
 use crate::DType;
 use crate::device::Limits;
 use crate::device::cpu;
@@ -54,6 +55,12 @@ fn cases() -> Vec<Case> {
         Size::slice(129, 1..32, 33, 96),
     ] {
         cases.push(case(size, DType::Q4_0, true, true, BOUND));
+    }
+    for (i, (mut pairs, ids)) in expert_cases(&[7, 33, 64, 131]).into_iter().enumerate() {
+        pairs.order = Some(Order::new(ids.len(), pairs.experts));
+        let dtype = DType::WEIGHTS[i % DType::WEIGHTS.len()];
+        let size = [[1, 67, 64][i % 3], inner_lengths(dtype)[1], 5 * (i % 2)];
+        cases.push(expert_case(size, (pairs, &ids), dtype, i % 2 == 1, BOUND));
     }
     cases
 }

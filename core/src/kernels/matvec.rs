@@ -1,8 +1,12 @@
 //! Linear layer for few tokens: `y = x w^T (+ bias) (+ residual)`, right for every number of them.
 //!
-//! Params: those of [`Size`], the weight's type `W`, switches `BIAS` and `RESIDUAL`.
+//! Params: those of [`Size`], the weight's type `W`, switches `BIAS` and `RESIDUAL`; with the switch
+//! `EXPERTS` those of [`Pairs`], and `ROW0` is the place of the slice's first row in the bias.
 
-use super::linear::{Size, by_rows, inner_lengths, product, x_and_y};
+use super::linear::{
+    Pairs, Size, by_rows, expert_cases, inner_lengths, product, rows_of, with_pairs, x_and_pairs,
+    x_and_y,
+};
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant};
 use crate::DType;
 use crate::device::Limits;
@@ -25,9 +29,10 @@ pub(super) const BINDINGS: &[Binding] = &[
     Binding::optional("bias", Access::Read),
     Binding::optional("residual", Access::Read),
     Binding::new("y", Access::Write),
+    Binding::optional("pairs", Access::Read),
 ];
 
-pub(super) const UNIFORMS: &[&str] = &["T", "N", "ROW0", "NY"];
+pub(super) const UNIFORMS: &[&str] = with_pairs!["T", "N", "ROW0", "NY"];
 
 /// Parameters of a call, for matmul as well.
 pub fn params(size: Size, dtype: DType, bias: bool, residual: bool) -> Params {
@@ -42,13 +47,16 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
 
 pub(super) fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let size = Size::of(p);
-    for t in 0..size.tokens {
+    for (t, of, first) in rows_of(p, &arrays[5]) {
         for n in 0..size.rows {
-            let column = size.row0 + n;
+            let column = match p.is("EXPERTS") {
+                true => n,
+                false => size.row0 + n,
+            };
             let i = t * size.columns + column;
-            let mut value = product(&arrays[1], n, &arrays[0], t, size.inner);
+            let mut value = product(&arrays[1], first + n, &arrays[0], of, size.inner);
             if p.is("BIAS") {
-                value += arrays[2][column];
+                value += arrays[2][size.row0 + first + n];
             }
             if p.is("RESIDUAL") {
                 value += arrays[3][i];
@@ -70,6 +78,36 @@ pub(super) fn case(size: Size, dtype: DType, bias: bool, residual: bool, bound: 
             bias.then_some(bias_array),
             residual.then_some(residual_array),
             Some(y),
+            None,
+        ],
+        bound,
+    }
+}
+
+/// A case of rows of several experts: `before` rows of other slices are before the bound one in the bias.
+pub(super) fn expert_case(
+    [rows, inner, before]: [usize; 3],
+    (pairs, ids): (Pairs, &[u32]),
+    dtype: DType,
+    bias: bool,
+    bound: f64,
+) -> Case {
+    let size = Size {
+        row0: before,
+        ..Size::new(ids.len(), rows, inner)
+    };
+    let (x, words) = x_and_pairs(&size, &pairs, ids);
+    let held = pairs.count * rows;
+    Case {
+        params: pairs.params(params(size, dtype, bias, false)),
+        arrays: vec![
+            Some(x),
+            Some(HostArray::weight(5, dtype, &[held, inner])),
+            bias.then(|| HostArray::random(3, &[before + held])),
+            None,
+            // Random, since pairs of experts elsewhere must stay.
+            Some(HostArray::random(2, &[size.tokens, rows])),
+            Some(words),
         ],
         bound,
     }
@@ -98,5 +136,13 @@ fn cases() -> Vec<Case> {
         cases.push(case(size, DType::Q8_0, i >= 4, i >= 3, BOUND));
         cases.push(case(size, DType::Q4_1, i == 5, i == 5, BOUND));
     }
+    for (i, (pairs, ids)) in expert_cases(&[1, 2, 3, 9]).iter().enumerate() {
+        let dtype = DType::WEIGHTS[i % DType::WEIGHTS.len()];
+        let size = [[1, 37, 64][i % 3], inner_lengths(dtype)[1], 5 * (i % 2)];
+        cases.push(expert_case(size, (*pairs, ids), dtype, i % 2 == 1, BOUND));
+    }
+    let (pairs, ids) = &expert_cases(&[5, 5, 5])[6];
+    let wide = [4099, 32, 0];
+    cases.push(expert_case(wide, (*pairs, ids), DType::Q4_0, false, BOUND));
     cases
 }

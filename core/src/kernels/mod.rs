@@ -24,6 +24,8 @@ pub mod dequantize_linear;
 pub mod differential_entropy;
 pub mod dropout;
 pub mod embedding;
+pub mod expert_combine;
+pub mod expert_order;
 pub mod gated_activation;
 pub mod gated_activation_backward;
 pub mod gated_mlp;
@@ -75,8 +77,9 @@ use crate::device::cpu::CpuDispatch;
 pub use act::Activation;
 pub use axis::Axis;
 pub use case::{Case, HostArray};
+pub use expert_order::Order;
 pub use gated_activation::Packing;
-pub use linear::Size;
+pub use linear::{Pairs, Size};
 
 /// Every kernel.
 pub static KERNELS: &[&Kernel] = &[
@@ -96,6 +99,8 @@ pub static KERNELS: &[&Kernel] = &[
     &differential_entropy::KERNEL,
     &dropout::KERNEL,
     &embedding::KERNEL,
+    &expert_combine::KERNEL,
+    &expert_order::KERNEL,
     &gated_activation::KERNEL,
     &gated_activation_backward::KERNEL,
     &gated_mlp::KERNEL,

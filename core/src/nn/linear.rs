@@ -278,6 +278,7 @@ impl Recording {
                 linear.bias.clone(),
                 residual.cloned(),
                 Some(y.clone()),
+                None,
             ];
             self.push(kernel, params, bindings)?;
         }

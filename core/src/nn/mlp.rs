@@ -349,6 +349,7 @@ impl Recording {
                 gate.bias.clone(),
                 up.bias.clone(),
                 Some(y.clone()),
+                None,
             ];
             self.push(&gated_mlp::KERNEL, params, bindings)?;
             n += rows;

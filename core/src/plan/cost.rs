@@ -99,11 +99,17 @@ static RULES: &[Rule] = &[
     rule("differential_entropy", Flops::Elements(4), Bytes::All),
     rule("dropout", Flops::Elements(1), Bytes::All),
     rule("embedding", Flops::Elements(0), Bytes::Of(embedding_bytes)),
+    rule(
+        "expert_combine",
+        Flops::Product(2, &["T", "K", "C"]),
+        Bytes::All,
+    ),
+    rule("expert_order", Flops::Elements(0), Bytes::All),
     rule("gated_activation", Flops::Elements(8), Bytes::All),
     rule("gated_activation_backward", Flops::Elements(12), Bytes::All),
     rule(
         "gated_mlp",
-        Flops::Product(4, &["T", "K", "N"]),
+        Flops::Of(gated_mlp_flops),
         Bytes::Of(gated_mlp_bytes),
     ),
     rule(
@@ -119,13 +125,13 @@ static RULES: &[Rule] = &[
     rule("label_weight", Flops::Elements(1), Bytes::All),
     rule("logit", Flops::Elements(4), Bytes::All),
     rule("lstm", Flops::Product(8, &["T", "N", "H", "H"]), Bytes::All),
-    rule("matmul", LINEAR, Bytes::All),
+    rule("matmul", Flops::Of(linear_flops), Bytes::Of(linear_bytes)),
     rule(
         "matmul_integer",
         Flops::Product(2, &["B", "M", "N", "K"]),
         Bytes::All,
     ),
-    rule("matvec", LINEAR, Bytes::All),
+    rule("matvec", Flops::Of(linear_flops), Bytes::Of(linear_bytes)),
     rule("max_pool", Flops::Elements(1), Bytes::All),
     rule("norm", Flops::Elements(4), Bytes::All),
     rule("norm_backward", Flops::Elements(8), Bytes::All),
@@ -265,12 +271,47 @@ fn embedding_bytes(dispatch: &Dispatch, _: When) -> u64 {
     bound(dispatch, 0) + u64::from(p.get("T")) * row + bound(dispatch, 2)
 }
 
+/// Rows of y that a product computes: with `EXPERTS` its experts' share of the pairs, if all experts
+/// have as many.
+fn products(p: &Params) -> u64 {
+    let rows = u64::from(p.get("T"));
+    match p.is("EXPERTS") {
+        true => (rows * u64::from(p.get("COUNT"))).div_ceil(u64::from(p.get("E")).max(1)),
+        false => rows,
+    }
+}
+
+/// Rows of a weight that a product reads: with `EXPERTS` those of as many experts as there are pairs.
+fn weight_rows(p: &Params) -> u64 {
+    match p.is("EXPERTS") {
+        true => u64::from(p.get("N")) * products(p).min(u64::from(p.get("COUNT"))),
+        false => u64::from(p.get("N")),
+    }
+}
+
+/// Bytes of so many of a weight's rows.
+fn weight_bytes(p: &Params, dtype: &str) -> u64 {
+    p.format(dtype).bytes(p.size("K")).unwrap_or(0) as u64 * weight_rows(p)
+}
+
+fn linear_flops(p: &Params, _: When) -> u64 {
+    2 * products(p) * product(p, &["K", "N"])
+}
+
+fn gated_mlp_flops(p: &Params, when: When) -> u64 {
+    2 * linear_flops(p, when)
+}
+
+/// All but the weight are read or written whole.
+fn linear_bytes(dispatch: &Dispatch, _: When) -> u64 {
+    all(dispatch) - bound(dispatch, 1) + weight_bytes(&dispatch.params, "W")
+}
+
 /// Rows of both weights, which may be halves of one tensor.
 fn gated_mlp_bytes(dispatch: &Dispatch, _: When) -> u64 {
     let p = &dispatch.params;
-    let weight =
-        |name| p.format(name).bytes(p.size("K")).unwrap_or(0) as u64 * u64::from(p.get("N"));
-    bound(dispatch, 0) + weight("GATE") + weight("UP") + bound(dispatch, 5)
+    let weights = weight_bytes(p, "GATE") + weight_bytes(p, "UP");
+    bound(dispatch, 0) + weights + bound(dispatch, 5)
 }
 
 /// New keys and values are read, and written in the cache's type.

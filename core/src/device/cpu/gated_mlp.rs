@@ -4,14 +4,15 @@ use super::dot::{Activations, dot_into, row_bytes};
 use super::matmul::{Finish, multiply};
 use super::matvec::{FEW_TOKENS, Linear, columns, part_rows};
 use super::simd::{Level, Simd, Task, dispatch, lanes, lanes_mut, math};
-use super::{CpuDispatch, parallel, scratch};
+use super::{CpuDispatch, experts, parallel, scratch};
+use crate::kernels::Params;
 use crate::kernels::act::Activation;
 
 /// `y[t, ROW0 + n] = act(gate_n . x_t (+ gate_bias_n)) (up_n . x_t (+ up_bias_n))`.
 ///
-/// Bindings: x (T, K), gate (N, K), up (N, K), gate_bias?, up_bias?, y (T, NY). Params: `K`,
-/// `GATE`, `UP`, `ACT`, `T`, `N`, `ROW0`, `NY`, and where rows begin: `GATE0`, `UP0`,
-/// `GATE_BIAS0`, `UP_BIAS0`.
+/// Bindings: x (T, K), gate (N, K), up (N, K), gate_bias?, up_bias?, y (T, NY), pairs?. Params: `K`,
+/// `GATE`, `UP`, `ACT`, `T`, `N`, `ROW0`, `NY`, where rows begin: `GATE0`, `UP0`,
+/// `GATE_BIAS0`, `UP_BIAS0`; `LIMIT`, and those of experts.
 pub fn gated_mlp(d: &CpuDispatch<'_>) {
     let p = d.params;
     let (x, gate, up, mut y) = (d.f32(0), d.bytes(1), d.bytes(2), d.f32_mut(5));
@@ -31,23 +32,25 @@ pub fn gated_mlp(d: &CpuDispatch<'_>) {
         residual: None,
     };
     let level = Level::current();
-    let act = Activation::from_number(p.get("ACT")).unwrap_or(Activation::Identity);
+    let unit = Unit::of(p);
     let dtypes = [p.format("GATE"), p.format("UP")];
     let row_bytes = dtypes.map(|dtype| row_bytes(dtype, call.k));
     let weights = [
         (dtypes[0], &gate[p.size("GATE0") * row_bytes[0]..]),
         (dtypes[1], &up[p.size("UP0") * row_bytes[1]..]),
     ];
+    if p.is("EXPERTS") {
+        let layer = |i: usize| experts::Layer {
+            dtype: weights[i].0,
+            bytes: weights[i].1,
+            bias: biases.map(|b| b[i]),
+        };
+        let layers = [layer(0), layer(1)];
+        return experts::products(d, 6, &layers, Some(&unit), call.row0, &mut y);
+    }
     if call.tokens > FEW_TOKENS {
         let finish = |first: usize, stride: usize, gate: &mut [f32], up: &mut [f32]| {
-            if let Some([gate_bias, up_bias]) = biases {
-                for (tile, bias) in [(&mut *gate, gate_bias), (&mut *up, up_bias)] {
-                    for (row, bias) in tile.chunks_mut(stride).zip(&bias[first..]) {
-                        row.iter_mut().for_each(|y| *y += bias);
-                    }
-                }
-            }
-            gated(level, act, gate, up);
+            unit.finish(level, biases, (first, stride), gate, up);
         };
         return multiply(&call, &weights, Finish::Gated(&finish), &mut y);
     }
@@ -70,10 +73,57 @@ pub fn gated_mlp(d: &CpuDispatch<'_>) {
                         sums.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
                     }
                 }
-                gated(level, act, gate, up);
+                unit.apply(level, gate, up);
             }
         });
     });
+}
+
+/// What makes one product of two.
+pub struct Unit {
+    act: Activation,
+    limit: Option<f32>,
+}
+
+impl Unit {
+    /// A call's.
+    pub fn of(p: &Params) -> Self {
+        Unit {
+            act: Activation::from_number(p.get("ACT")).unwrap_or(Activation::Identity),
+            limit: p.is("CLAMP").then(|| p.number("LIMIT")),
+        }
+    }
+
+    /// `gate[i] = act(gate[i]) up[i]`, or that of clamped ones; `up` is used up.
+    pub fn apply(&self, level: Level, gate: &mut [f32], up: &mut [f32]) {
+        if let Some(limit) = self.limit {
+            // Not f32::min, which hides a NaN.
+            let high = gate.iter_mut().filter(|g| **g > limit);
+            high.for_each(|g| *g = limit);
+            up.iter_mut()
+                .for_each(|u| *u = u.clamp(-limit, limit) + 1.0);
+        }
+        gated(level, self.act, gate, up);
+    }
+
+    /// The same of tiles of rows from `first` on, after their biases; rows are `stride` apart.
+    pub fn finish(
+        &self,
+        level: Level,
+        biases: Option<[&[f32]; 2]>,
+        (first, stride): (usize, usize),
+        gate: &mut [f32],
+        up: &mut [f32],
+    ) {
+        if let Some([gate_bias, up_bias]) = biases {
+            for (tile, bias) in [(&mut *gate, gate_bias), (&mut *up, up_bias)] {
+                for (row, bias) in tile.chunks_mut(stride).zip(&bias[first..]) {
+                    row.iter_mut().for_each(|y| *y += bias);
+                }
+            }
+        }
+        self.apply(level, gate, up);
+    }
 }
 
 /// `gate[i] = act(gate[i]) up[i]`.

@@ -3,7 +3,7 @@
 
 use super::dot::{Activations, dot_into, row_bytes};
 use super::simd::Level;
-use super::{CpuDispatch, matmul, parallel, threads};
+use super::{CpuDispatch, experts, matmul, parallel, threads};
 
 /// Up to this many tokens rows are decoded for every four of them; [`matmul`] decodes once, but
 /// through memory.
@@ -15,9 +15,19 @@ const PART_BYTES: usize = 32 << 10;
 /// `y[t, ROW0 + n] = sum_k w[n, k] x[t, k] (+ bias[ROW0 + n]) (+ residual[t, ROW0 + n])`.
 ///
 /// Bindings: x (T, K), w (N, K), bias? (NY), residual? (T, NY), y (T, NY). Params: `K`, `W`, `T`,
-/// `N`, `ROW0`, `NY`. Serves the kernels `matvec` and `matmul`.
+/// `N`, `ROW0`, `NY`. Serves the kernels `matvec` and `matmul`, also with `EXPERTS`.
 pub fn linear(d: &CpuDispatch<'_>) {
     let p = d.params;
+    if p.is("EXPERTS") {
+        let (w, mut y) = (d.bytes(1), d.f32_mut(4));
+        let bias = d.has(2).then(|| d.f32(2));
+        let layer = experts::Layer {
+            dtype: p.format("W"),
+            bytes: &w,
+            bias: bias.as_deref().map(|bias| &bias[p.size("ROW0")..]),
+        };
+        return experts::products(d, 5, &[layer], None, 0, &mut y);
+    }
     let (tokens, rows, row0, ny) = (p.size("T"), p.size("N"), p.size("ROW0"), p.size("NY"));
     let (x, w, mut y) = (d.f32(0), d.bytes(1), d.f32_mut(4));
     let bias = d.has(2).then(|| d.f32(2));

@@ -4,6 +4,7 @@
 
 mod attention;
 mod dot;
+mod experts;
 mod formats;
 mod gated_mlp;
 mod gemm;
