@@ -1,6 +1,8 @@
 //! From a file's tensors to device buffers, streamed in slices: host memory holds a few MiB at a
 //! time, whatever the model's size.
 
+mod experts;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -278,16 +280,7 @@ impl<'a> Loader<'a> {
         let mut infos = Vec::with_capacity(names.len());
         for name in names {
             let info = self.files.tensor(name, &[rows, cols])?;
-            let block = info.dtype.block_len();
-            if [part.cols.start, part.cols.end]
-                .iter()
-                .any(|c| !c.is_multiple_of(block))
-            {
-                return Err(Error::Invalid(format!(
-                    "{name}: columns {:?} cut blocks of {block} {} elements",
-                    part.cols, info.dtype
-                )));
-            }
+            whole_blocks(info, part)?;
             infos.push(info);
         }
         let layout = self.device.limits().layout;
@@ -701,6 +694,19 @@ impl<'a> Loader<'a> {
         }
         Ok(())
     }
+}
+
+/// A part must not cut a tensor's blocks.
+fn whole_blocks(info: &TensorInfo, part: &Part) -> Result<()> {
+    let block = info.dtype.block_len();
+    let ends = [part.cols.start, part.cols.end];
+    if ends.iter().any(|c| !c.is_multiple_of(block)) {
+        return Err(Error::Invalid(format!(
+            "{}: columns {:?} cut blocks of {block} {} elements",
+            info.name, part.cols, info.dtype
+        )));
+    }
+    Ok(())
 }
 
 /// Bytes of `len` elements in a file; whole blocks.

@@ -1,0 +1,133 @@
+//! Weights of mixtures of experts: one matrix for each, in slices of whole experts.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::{Loader, Part, Slice, Weight, row_bytes, rows_of_slice};
+use crate::device::Device;
+use crate::tensor::Tensor;
+use crate::{DType, Error, Result};
+
+/// How many of `count` experts of `bytes` bytes fit the device's largest binding.
+fn experts_of_slice(device: &dyn Device, name: &str, bytes: u64, count: usize) -> Result<usize> {
+    let largest = device.limits().max_binding_bytes;
+    if bytes > largest {
+        return Err(Error::Device {
+            device: device.info().name.clone(),
+            reason: format!("{name}: an expert has {bytes} bytes, the largest binding {largest}"),
+        });
+    }
+    rows_of_slice(device, name, bytes, count)
+}
+
+impl Weight {
+    /// Matrices of `count` experts, each `(rows, cols)`, as one of `count * rows` rows, in slices of whole
+    /// experts; `bytes` are in the file's layout.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weight::from_bytes`]; [`Error::Device`] when an expert is larger than a binding.
+    pub async fn of_experts(
+        device: &dyn Device,
+        name: &str,
+        dtype: DType,
+        [count, rows, cols]: [usize; 3],
+        bytes: &[u8],
+    ) -> Result<Self> {
+        let whole = dtype.bytes(cols).and_then(|row| row.checked_mul(rows));
+        let Some(expert) = whole.filter(|e| *e > 0 && e.checked_mul(count) == Some(bytes.len()))
+        else {
+            return Err(Error::Invalid(format!(
+                "{name}: {} bytes are not {count} experts of {rows} x {cols} {dtype} elements",
+                bytes.len()
+            )));
+        };
+        let held = (rows * row_bytes(device.limits().layout, dtype, cols)) as u64;
+        let most = experts_of_slice(device, name, held, count)?;
+        let mut weights = Vec::with_capacity(count.div_ceil(most.max(1)));
+        for bytes in bytes.chunks(most * expert) {
+            let rows = bytes.len() / expert * rows;
+            weights.push(Weight::from_bytes(device, name, dtype, rows, cols, bytes).await?);
+        }
+        Weight::stack(weights)
+    }
+}
+
+impl Loader<'_> {
+    /// Of the matrices of `count` experts `(rows, cols)`, a tensor `(count, rows, cols)`, those of the experts
+    /// `held`, and of each of these the part `part`, one below the other in slices of whole experts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::part`]; [`Error::Device`] when an expert is larger than a binding, and
+    /// [`Error::Invalid`] when there are no such experts.
+    pub async fn experts(
+        &mut self,
+        name: &str,
+        [count, rows, cols]: [usize; 3],
+        held: Range<usize>,
+        part: &Part,
+    ) -> Result<Weight> {
+        let info = self.files.tensor(name, &[count, rows, cols])?;
+        super::whole_blocks(info, part)?;
+        if held.is_empty() || held.end > count {
+            return Err(Error::Invalid(format!(
+                "{name}: experts {held:?} of {count}; a rank holds at least one"
+            )));
+        }
+        let device = Rc::clone(&self.device);
+        let unit = part.rows.len();
+        let row = row_bytes(device.limits().layout, info.dtype, part.cols.len());
+        let most = experts_of_slice(device.as_ref(), name, (unit * row) as u64, held.len())?;
+        let mut slices = Vec::with_capacity(held.len().div_ceil(most));
+        for first in (0..held.len()).step_by(most) {
+            let experts = held.start + first..held.end.min(held.start + first + most);
+            // Of an expert's rows in the file.
+            let rows_at = |e: usize, rows: &Range<usize>, all: usize| Part {
+                rows: e * all + rows.start..e * all + rows.end,
+                cols: part.cols.clone(),
+            };
+            let span = Part {
+                rows: rows_at(experts.start, &part.rows, rows).rows.start
+                    ..rows_at(experts.end - 1, &part.rows, rows).rows.end,
+                cols: part.cols.clone(),
+            };
+            let tensor = if unit == rows {
+                self.piece(info, &span).await?
+            } else {
+                // Which rows of each expert follows from the ends.
+                let key = self.key(name, span.rows, span.cols);
+                match self.shared.get(&key) {
+                    Some(found) => found.clone(),
+                    None => {
+                        let bytes = (experts.len() * unit * row) as u64;
+                        let buffer = device.alloc(bytes, name).await?;
+                        for (i, e) in experts.clone().enumerate() {
+                            let part = rows_at(e, &part.rows, rows);
+                            let base = i * unit * row;
+                            self.read_into(info, &part, &buffer, base).await?;
+                        }
+                        let shape = [experts.len() * unit, part.cols.len()];
+                        let tensor = Tensor::of(buffer, info.dtype, &shape);
+                        if self.placement.tp.len() > 1 {
+                            self.shared.insert(key, tensor.clone());
+                        }
+                        tensor
+                    }
+                }
+            };
+            let whole = held.len() == count && *part == Part::all(rows, cols);
+            self.hold(tensor.bytes(), whole);
+            slices.push(Slice {
+                first: first * unit,
+                rows: experts.len() * unit,
+                tensor,
+            });
+        }
+        Ok(Weight {
+            rows: held.len() * unit,
+            cols: part.cols.len(),
+            slices,
+        })
+    }
+}
