@@ -60,8 +60,8 @@ impl Experts {
                 continue;
             };
             let unit = weight.rows / own;
-            let cut = |s: &Slice| unit == 0 || s.first % unit != 0 || s.rows % unit != 0;
-            if weight.rows % own != 0 || weight.slices.iter().any(cut) {
+            let whole = |s: &Slice| s.first.is_multiple_of(unit) && s.rows.is_multiple_of(unit);
+            if !weight.rows.is_multiple_of(own) || !weight.slices.iter().all(whole) {
                 return invalid(format!(
                     "{name} has {} rows in {} slices, expected whole experts of {own}",
                     weight.rows,

@@ -15,6 +15,7 @@ mod conv;
 mod linear;
 mod loss;
 mod mlp;
+mod moe;
 mod norm;
 mod parallel;
 mod position;
@@ -54,6 +55,7 @@ static OPS: &[&[Op]] = &[
     linear::OPS,
     loss::OPS,
     mlp::OPS,
+    moe::OPS,
     norm::OPS,
     parallel::OPS,
     position::OPS,

@@ -302,9 +302,12 @@ fn gated_mlp_flops(p: &Params, when: When) -> u64 {
     2 * linear_flops(p, when)
 }
 
-/// All but the weight are read or written whole.
+/// All bindings, but of several experts those that are chosen.
 fn linear_bytes(dispatch: &Dispatch, _: When) -> u64 {
-    all(dispatch) - bound(dispatch, 1) + weight_bytes(&dispatch.params, "W")
+    match dispatch.params.is("EXPERTS") {
+        true => all(dispatch) - bound(dispatch, 1) + weight_bytes(&dispatch.params, "W"),
+        false => all(dispatch),
+    }
 }
 
 /// Rows of both weights, which may be halves of one tensor.

@@ -131,3 +131,90 @@ impl Loader<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use pollster::block_on;
+    use serde_json::json;
+
+    use super::*;
+    use crate::device::cpu::CpuDevice;
+    use crate::ops::{Array, TensorFile};
+    use crate::tensor::Storage;
+    use crate::weights::{BytesSource, ModelFiles, WeightSource};
+
+    const SHAPE: [usize; 3] = [4, 6, 8];
+
+    /// A model whose only tensor of interest is (4, 6, 8), its elements being their numbers.
+    fn files() -> ModelFiles {
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8,
+            "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+            "vocab_size": 8,
+        });
+        let values: Vec<f32> = (0..192).map(|i| i as f32).collect();
+        let tensors = BTreeMap::from([("exps".to_string(), Array::f32(&SHAPE, &values))]);
+        let file = TensorFile {
+            metadata: BTreeMap::new(),
+            tensors,
+        };
+        let sources: [Rc<dyn WeightSource>; 2] = [
+            Rc::new(BytesSource::new("config.json", config.to_string())),
+            Rc::new(BytesSource::new("model.safetensors", file.write().unwrap())),
+        ];
+        block_on(ModelFiles::open(sources.into())).unwrap()
+    }
+
+    fn load(held: Range<usize>, part: &Part) -> Result<(Weight, Vec<f32>)> {
+        let files = files();
+        let device: Rc<dyn Device> = Rc::new(CpuDevice::new());
+        let mut progress = |_, _| Ok(());
+        let mut loader = Loader::new(&files, Rc::clone(&device), &mut progress);
+        let weight = block_on(loader.experts("exps", SHAPE, held, part))?;
+        let mut values = Vec::new();
+        for slice in &weight.slices {
+            let Storage::Buffer(buffer) = &slice.tensor.storage else {
+                panic!("a weight is in a buffer");
+            };
+            let bytes = block_on(device.read(buffer, 0, slice.tensor.bytes()))?;
+            values.extend(bytemuck::allocation::pod_collect_to_vec::<u8, f32>(&bytes));
+        }
+        Ok((weight, values))
+    }
+
+    #[test]
+    fn a_rank_reads_its_experts_and_of_each_its_part() {
+        for (held, rows, cols) in [
+            (0..4, 0..6, 0..8),
+            (1..3, 0..6, 0..8),
+            (1..4, 2..5, 0..8),
+            (0..4, 5..6, 3..7),
+            (3..4, 0..6, 0..1),
+        ] {
+            let part = Part {
+                rows: rows.clone(),
+                cols: cols.clone(),
+            };
+            let (weight, got) = load(held.clone(), &part).unwrap();
+            let mut want = Vec::new();
+            for (e, row) in held.clone().flat_map(|e| rows.clone().map(move |r| (e, r))) {
+                want.extend(cols.clone().map(|c| ((e * 6 + row) * 8 + c) as f32));
+            }
+            assert_eq!(got, want, "{held:?} {part:?}");
+            let shape = (weight.rows, weight.cols);
+            assert_eq!(shape, (held.len() * rows.len(), cols.len()));
+        }
+    }
+
+    #[test]
+    fn experts_that_there_are_not_are_refused() {
+        for held in [2..2, 3..5] {
+            let told = load(held.clone(), &Part::all(6, 8))
+                .unwrap_err()
+                .to_string();
+            assert!(told.contains(&format!("experts {held:?} of 4")), "{told}");
+        }
+    }
+}
