@@ -272,7 +272,7 @@ fn sigmoid_f32(x: f32) -> f32 {
 }
 
 /// The normal distribution's Phi, `(1 + erf(x / sqrt 2)) / 2`.
-fn phi(x: f64) -> f64 {
+pub(super) fn phi(x: f64) -> f64 {
     0.5 * (1.0 + erf(x * FRAC_1_SQRT_2))
 }
 
@@ -300,7 +300,7 @@ fn erf(x: f64) -> f64 {
 }
 
 /// [`phi`] as in `activation.wgsl`: N. Juffa's polynomials for erf.
-fn phi_f32(x: f32) -> f32 {
+pub(super) fn phi_f32(x: f32) -> f32 {
     let a = (x * FRAC_1_SQRT_2 as f32).clamp(-5.0, 5.0);
     let (t, s) = (a.abs(), a * a);
     if t > 0.927_734_4 {

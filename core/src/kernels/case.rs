@@ -92,6 +92,12 @@ impl HostArray {
     }
 }
 
+/// Pearson's chi-square of counts against what is expected: the sum of `(count - expected)^2 / expected`.
+pub fn chi_square(counts: &[f64], expected: &[f64]) -> f64 {
+    let parts = counts.iter().zip(expected);
+    parts.map(|(c, e)| (c - e) * (c - e) / e).sum()
+}
+
 /// One call with its inputs.
 #[derive(Clone, Debug)]
 pub struct Case {

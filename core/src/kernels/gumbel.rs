@@ -110,12 +110,10 @@ mod tests {
             counts[best.expect("there are 6")] += 1.0;
         }
         let sum: f64 = logits.iter().map(|x| x.exp()).sum();
-        let distance: f64 = (counts.iter().zip(logits))
-            .map(|(count, x)| {
-                let expected = samples as f64 * x.exp() / sum;
-                (count - expected) * (count - expected) / expected
-            })
-            .sum();
+        let distance = super::super::case::chi_square(
+            &counts,
+            &logits.map(|x| samples as f64 * x.exp() / sum),
+        );
         // 5 degrees of freedom: above 20.5 once in a thousand.
         assert!(distance < 20.5, "chi-square {distance}, {counts:?}");
     }

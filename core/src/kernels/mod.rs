@@ -26,6 +26,8 @@ pub mod dropout;
 pub mod embedding;
 pub mod expert_combine;
 pub mod expert_order;
+pub mod expert_positions;
+pub mod expert_scatter;
 pub mod gated_activation;
 pub mod gated_activation_backward;
 pub mod gated_mlp;
@@ -33,15 +35,20 @@ pub mod gemm;
 pub mod group_cross_entropy;
 pub mod gru;
 pub mod gumbel;
+pub mod jitter;
 pub mod kv_append;
 pub mod label_weight;
 mod linear;
+pub mod load_loss;
 pub mod logit;
 pub mod lstm;
 pub mod matmul;
 pub mod matmul_integer;
 pub mod matvec;
 pub mod max_pool;
+pub mod noisy_load;
+pub mod noisy_logits;
+pub mod noisy_top_k_backward;
 pub mod norm;
 pub mod norm_backward;
 pub mod norm_backward_weight;
@@ -57,6 +64,8 @@ pub mod reduce_sum;
 pub mod repeat_penalty;
 pub mod rope;
 pub mod router;
+pub mod router_loss;
+pub mod second_expert;
 pub mod sequence;
 pub mod softmax;
 pub mod top_k;
@@ -101,6 +110,8 @@ pub static KERNELS: &[&Kernel] = &[
     &embedding::KERNEL,
     &expert_combine::KERNEL,
     &expert_order::KERNEL,
+    &expert_positions::KERNEL,
+    &expert_scatter::KERNEL,
     &gated_activation::KERNEL,
     &gated_activation_backward::KERNEL,
     &gated_mlp::KERNEL,
@@ -108,14 +119,19 @@ pub static KERNELS: &[&Kernel] = &[
     &group_cross_entropy::KERNEL,
     &gru::KERNEL,
     &gumbel::KERNEL,
+    &jitter::KERNEL,
     &kv_append::KERNEL,
     &label_weight::KERNEL,
+    &load_loss::KERNEL,
     &logit::KERNEL,
     &lstm::KERNEL,
     &matmul::KERNEL,
     &matmul_integer::KERNEL,
     &matvec::KERNEL,
     &max_pool::KERNEL,
+    &noisy_load::KERNEL,
+    &noisy_logits::KERNEL,
+    &noisy_top_k_backward::KERNEL,
     &norm::KERNEL,
     &norm_backward::KERNEL,
     &norm_backward_weight::KERNEL,
@@ -130,6 +146,8 @@ pub static KERNELS: &[&Kernel] = &[
     &repeat_penalty::KERNEL,
     &rope::KERNEL,
     &router::KERNEL,
+    &router_loss::KERNEL,
+    &second_expert::KERNEL,
     &softmax::KERNEL,
     &top_k::KERNEL,
     &transpose::KERNEL,

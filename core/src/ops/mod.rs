@@ -3,7 +3,8 @@
 //!
 //! An operator's file holds its interface as data, and a function that pushes dispatches; formulas
 //! live in kernels and in [`nn`](crate::nn). The gradient of operator `f` is operator
-//! `f_backward`: inputs of `f` and `dy`, outputs `d_x` for each input `x`.
+//! `f_backward`: inputs of `f` and `dy`, outputs `d_x` for each input `x`; or, where `f` gives several losses,
+//! `d_x_loss` for the gradient of the output `loss` by `x`.
 
 mod activation;
 mod array;
@@ -14,8 +15,10 @@ mod check;
 mod conv;
 mod linear;
 mod loss;
+mod megatron_router;
 mod mlp;
 mod moe;
+mod noisy_router;
 mod norm;
 mod parallel;
 mod position;
@@ -29,6 +32,7 @@ mod shape;
 mod shards;
 mod sizes;
 mod softmax;
+mod switch_router;
 mod transformer_ffn;
 mod vocab_parallel;
 
@@ -54,8 +58,10 @@ static OPS: &[&[Op]] = &[
     conv::OPS,
     linear::OPS,
     loss::OPS,
+    megatron_router::OPS,
     mlp::OPS,
     moe::OPS,
+    noisy_router::OPS,
     norm::OPS,
     parallel::OPS,
     position::OPS,
@@ -66,6 +72,7 @@ static OPS: &[&[Op]] = &[
     sampling::OPS,
     shards::OPS,
     softmax::OPS,
+    switch_router::OPS,
     transformer_ffn::OPS,
     vocab_parallel::OPS,
 ];
@@ -122,6 +129,22 @@ impl fmt::Debug for Op {
 }
 
 impl Op {
+    /// The input that a gradient is by, and the output that it is of if its name says so: `d_x` is by `x`,
+    /// `d_x_aux` by `x` of `aux`.
+    pub fn gradient_of(&self, gradient: &str) -> Option<(&'static Input, Option<&'static Output>)> {
+        let rest = gradient.strip_prefix("d_")?;
+        let of = |input: &'static Input| {
+            let rest = rest.strip_prefix(input.name)?;
+            if rest.is_empty() {
+                return Some((input, None));
+            }
+            let output = rest.strip_prefix('_')?;
+            let output = self.outputs.iter().find(|o| o.name == output)?;
+            Some((input, Some(output)))
+        };
+        self.inputs.iter().find_map(of)
+    }
+
     /// The interface as JSON: `{name, also, systems, summary, inputs, settings, outputs, bound}`.
     pub fn describe(&self) -> serde_json::Value {
         let inputs = self.inputs.iter().map(
@@ -290,9 +313,12 @@ mod tests {
             };
             let forward = find(forward).unwrap_or_else(|e| panic!("{}: {e}", op.name));
             for output in op.outputs {
-                let input = output.name.strip_prefix("d_");
-                let known = |name| forward.inputs.iter().any(|i| i.name == name);
-                assert!(input.is_some_and(known), "{}: {}", op.name, output.name);
+                assert!(
+                    forward.gradient_of(output.name).is_some(),
+                    "{}: {}",
+                    op.name,
+                    output.name
+                );
             }
         }
     }
