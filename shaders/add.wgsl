@@ -1,4 +1,4 @@
-// add: y[n] = x[n] + z[n]
+// add: y[n] = x[n] + ALPHA z[n]
 //
 // x, z  (N,)  f32  read
 // y     (N,)  f32  write
@@ -11,6 +11,7 @@ const EACH: u32 = 4u;
 
 struct Args {
     N: u32,
+    ALPHA: f32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -28,7 +29,7 @@ fn main(
     for (var j = 0u; j < EACH; j += 1u) {
         let i = first + j * WG;
         if i < args.N {
-            y[i] = x[i] + z[i];
+            y[i] = x[i] + args.ALPHA * z[i];
         }
     }
 }

@@ -1,4 +1,4 @@
-// embedding: y[t, c] = w[tokens[t] - ROW0, c] where ROW0 <= tokens[t] < ROW0 + N; other rows stay,
+// embedding: y[t, c] = SCALE w[tokens[t] - ROW0, c] where ROW0 <= tokens[t] < ROW0 + N; other rows stay,
 // with ZERO they become 0
 //
 // tokens  (T,)    u32     read
@@ -10,6 +10,7 @@
 const C: u32 = 576u;
 const K: u32 = C;
 const EIGHTS: u32 = (C + 7u) / 8u;
+const SCALE: f32 = 1.0;
 const WG: u32 = 64u;
 
 #import $W as w
@@ -49,6 +50,6 @@ fn main(
     let e = w_get(w_load(token - args.ROW0, eight / 4u), eight % 4u);
     var values = array<f32, 8>(e.lo.x, e.lo.y, e.lo.z, e.lo.w, e.hi.x, e.hi.y, e.hi.z, e.hi.w);
     for (var c = 8u * eight; c < min(8u * eight + 8u, C); c += 1u) {
-        y[t * C + c] = values[c % 8u];
+        y[t * C + c] = SCALE * values[c % 8u];
     }
 }

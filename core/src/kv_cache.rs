@@ -60,16 +60,26 @@ pub struct CacheShape {
     pub layers: usize,
     /// Key/value heads.
     pub kv_heads: usize,
-    /// D: size of a head.
+    /// D: size of a head of keys.
     pub head_size: usize,
+    /// Size of a head of values.
+    pub v_head_size: usize,
 }
 
 impl CacheShape {
     /// Bytes of one layer's keys and values of `capacity` tokens on a device with this layout of
     /// quantised rows.
     pub fn layer_bytes(&self, capacity: usize, dtype: KvDType, layout: Layout) -> u64 {
-        let row = row_bytes(dtype.dtype(), self.head_size, layout);
-        2 * (self.kv_heads * row) as u64 * capacity as u64
+        let [k, v] = self.bytes(capacity, dtype, layout);
+        k + v
+    }
+
+    /// The same of keys and of values.
+    fn bytes(&self, capacity: usize, dtype: KvDType, layout: Layout) -> [u64; 2] {
+        [self.head_size, self.v_head_size].map(|size| {
+            let row = row_bytes(dtype.dtype(), size, layout);
+            (self.kv_heads * row) as u64 * capacity as u64
+        })
     }
 }
 
@@ -93,16 +103,20 @@ impl KvCache {
         capacity: usize,
         dtype: KvDType,
     ) -> Result<Self> {
-        let shape = [cache.kv_heads, capacity, cache.head_size];
         let element = dtype.dtype();
-        if !cache.head_size.is_multiple_of(element.block_len()) {
+        let sizes = [cache.head_size, cache.v_head_size];
+        if let Some(odd) = sizes
+            .iter()
+            .find(|s| !s.is_multiple_of(element.block_len()))
+        {
             return Err(Error::Unsupported {
-                what: format!("{element} cache for heads of {}", cache.head_size),
+                what: format!("{element} cache for heads of {odd}"),
                 supported: "multiples of 32; use f16".into(),
             });
         }
-        let bytes = cache.layer_bytes(capacity, dtype, device.limits().layout) / 2;
+        let each = cache.bytes(capacity, dtype, device.limits().layout);
         let most = device.limits().max_binding_bytes;
+        let bytes = each[0].max(each[1]);
         if bytes > most {
             return Err(Error::Invalid(format!(
                 "a layer's keys for {capacity} tokens take {bytes} bytes, the device's largest \
@@ -112,11 +126,12 @@ impl KvCache {
         }
         let mut layers = Vec::with_capacity(cache.layers);
         for _ in 0..cache.layers {
-            let k = device.alloc(bytes, "key cache").await?;
-            let v = device.alloc(bytes, "value cache").await?;
+            let k = device.alloc(each[0], "key cache").await?;
+            let v = device.alloc(each[1], "value cache").await?;
+            let [k_shape, v_shape] = sizes.map(|size| [cache.kv_heads, capacity, size]);
             layers.push((
-                Tensor::of(k, element, &shape),
-                Tensor::of(v, element, &shape),
+                Tensor::of(k, element, &k_shape),
+                Tensor::of(v, element, &v_shape),
             ));
         }
         Ok(KvCache {

@@ -38,6 +38,12 @@ impl Tensor {
         Tensor::new(Storage::Buffer(buffer), dtype, shape)
     }
 
+    /// The same memory under another shape of as many elements.
+    pub fn reshaped(&self, shape: &[usize]) -> Self {
+        debug_assert_eq!(self.len(), shape.iter().product::<usize>());
+        Tensor::new(self.storage.clone(), self.dtype, shape)
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

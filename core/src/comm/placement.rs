@@ -43,6 +43,15 @@ pub struct Heads {
     pub group: usize,
 }
 
+/// Experts of a rank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpertShare {
+    /// Which.
+    pub experts: Range<usize>,
+    /// Hidden channels of each.
+    pub hidden: Range<usize>,
+}
+
 impl Heads {
     /// Place of the first query head within its group.
     pub fn first(&self) -> usize {
@@ -146,17 +155,72 @@ impl Placement {
     ///
     /// As [`Placement::part`].
     pub fn heads(&self, heads: usize, kv: usize, head_size: usize, block: usize) -> Result<Heads> {
+        self.heads_of(self.tp.me, heads, kv, head_size, block)
+    }
+
+    /// The heads of tensor-parallel rank `rank`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Placement::part`].
+    pub fn heads_of(
+        &self,
+        rank: usize,
+        heads: usize,
+        kv: usize,
+        head_size: usize,
+        block: usize,
+    ) -> Result<Heads> {
         let group = heads / kv.max(1);
         let block = lcm(block, head_size) / head_size.max(1);
         let unit = match kv.is_multiple_of(self.tp.len()) && group.is_multiple_of(block) {
             true => group,
             false => block,
         };
-        let q = self.part("attention heads", heads, unit)?;
+        let q = self.split.range(rank, heads, unit);
+        let q = q.map_err(|e| Error::Invalid(format!("attention heads: {e}")))?;
         Ok(Heads {
             kv: q.start / group..q.end.div_ceil(group),
             q,
             group,
+        })
+    }
+
+    /// This rank's part of `count` experts of `hidden` channels whose blocks of `block` elements are never cut, as
+    /// `what` in messages. Of the tensor-parallel ranks, each of `ep` groups of neighbours has consecutive
+    /// experts, and the ranks of a group share the hidden channels of each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when `ep` does not divide the experts or the ranks, else as [`Placement::part`].
+    pub fn experts(
+        &self,
+        what: &str,
+        count: usize,
+        hidden: usize,
+        block: usize,
+    ) -> Result<ExpertShare> {
+        let (ep, ranks) = (self.mesh.ep, self.tp.len());
+        if ep == 1 {
+            return Ok(ExpertShare {
+                experts: 0..count,
+                hidden: self.hidden(what, hidden, block)?,
+            });
+        }
+        if !count.is_multiple_of(ep) || !ranks.is_multiple_of(ep) {
+            return Err(Error::Invalid(format!(
+                "{what}: ep {ep} must divide {count} experts and {ranks} tensor-parallel ranks"
+            )));
+        }
+        let (own, each) = (ranks / ep, count / ep);
+        let group = self.tp.me / own;
+        let unit = lcm(block, HIDDEN_UNIT);
+        let fits = hidden.is_multiple_of(unit) && hidden / unit >= own;
+        let unit = if fits { unit } else { block };
+        let channels = Split::even(own).range(self.tp.me % own, hidden, unit);
+        Ok(ExpertShare {
+            experts: group * each..(group + 1) * each,
+            hidden: channels.map_err(|e| Error::Invalid(format!("{what}: {e}")))?,
         })
     }
 

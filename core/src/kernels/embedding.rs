@@ -1,6 +1,6 @@
 //! Token embedding: rows of a table, decoded.
 //!
-//! Params: `T` tokens, `C` channels, `W` the table's type, `N` rows of this slice of the table,
+//! Params: `T` tokens, `C` channels, `SCALE` on every element, `W` the table's type, `N` rows of this slice of the table,
 //! `ROW0` its first row. Tokens outside the slice leave their row of y as it is, so a table in
 //! several slices is several calls. Switch `ZERO`: their rows become zeros, as a rank's first call
 //! needs where each rank has a part of the vocabulary and y is summed over ranks (arXiv:1909.08053,
@@ -27,11 +27,12 @@ pub static KERNEL: Kernel = Kernel {
     cases,
 };
 
-/// Parameters of a call without `ZERO`.
+/// Parameters of a call without `ZERO` and scale.
 pub fn params(tokens: usize, channels: usize, dtype: DType, row0: usize, rows: usize) -> Params {
     Params::new()
         .u32("T", tokens as u32)
         .u32("C", channels as u32)
+        .f32("SCALE", 1.0)
         .dtype("W", dtype)
         .u32("ROW0", row0 as u32)
         .u32("N", rows as u32)
@@ -52,10 +53,13 @@ fn cpu(d: &CpuDispatch<'_>) {
     let (channels, dtype) = (d.params.size("C"), d.params.format("W"));
     let bytes = channels / dtype.block_len() * dtype.block_bytes();
     let (tokens, w, mut y) = (d.u32(0), d.bytes(1), d.f32_mut(2));
-    let (tokens, w) = (&*tokens, &*w);
+    let (tokens, w, scale) = (&*tokens, &*w, d.params.number("SCALE"));
     cpu::for_each_row(&mut y, channels, d.params.size("T"), |t, y| {
         if let Some(row) = row_of(d.params, tokens[t]) {
             dequantize(dtype, &w[row * bytes..][..bytes], y);
+            if scale != 1.0 {
+                y.iter_mut().for_each(|y| *y *= scale);
+            }
         } else if d.params.is("ZERO") {
             y.fill(0.0);
         }
@@ -68,7 +72,8 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
         let row = row_of(p, arrays[0][t] as u32);
         for c in 0..channels {
             if let Some(row) = row {
-                arrays[2][t * channels + c] = arrays[1][row * channels + c];
+                let scale = f64::from(p.number("SCALE"));
+                arrays[2][t * channels + c] = scale * arrays[1][row * channels + c];
             } else if p.is("ZERO") {
                 arrays[2][t * channels + c] = 0.0;
             }
@@ -101,7 +106,9 @@ fn cases() -> Vec<Case> {
             });
             cases.push(slice);
         }
-        cases.push(case(&[4], 512, dtype, 0, 7));
+        let mut scaled = case(&[4], 512, dtype, 0, 7);
+        scaled.params = scaled.params.f32("SCALE", 12.0);
+        cases.push(scaled);
     }
     cases
 }

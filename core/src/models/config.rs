@@ -2,12 +2,11 @@
 //! `config.json`, checked before anything is allocated.
 
 use std::collections::BTreeMap;
-use std::f64::consts::PI;
-use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::nn::Activation;
+use super::rope::{RopeConfig, gguf_scaling, json_scaling, yarn_attention_factor};
+use crate::nn::{Activation, ExpertGroups, Router, Score, Worth};
 use crate::weights::TensorInfo;
 use crate::weights::gguf::Metadata;
 use crate::{Error, Result};
@@ -15,6 +14,7 @@ use crate::{Error, Result};
 /// No model has more; a larger number is a broken header.
 const MOST_LAYERS: usize = 4096;
 const MOST_HEADS: usize = 4096;
+const MOST_EXPERTS: usize = 512;
 const LARGEST: usize = 1 << 24;
 
 /// Shapes and constants of a decoder.
@@ -44,166 +44,83 @@ pub struct ModelConfig {
     pub hidden_act: Activation,
     /// Rotary position embedding.
     pub rope: RopeConfig,
+    /// Layers whose attention sees the latest tokens only.
+    pub window: Option<WindowConfig>,
+    /// Constant factors.
+    pub multipliers: Multipliers,
+    /// Norms of q and k span all heads, not one.
+    pub norms_whole_rows: bool,
+    /// Multi-head latent attention.
+    pub latent: Option<LatentConfig>,
+    /// Mixture-of-experts blocks.
+    pub moe: Option<MoeConfig>,
 }
 
-/// Rotary position embedding (arXiv:2104.09864) and its scalings.
+/// Sliding-window attention (arXiv:2004.05150, section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowConfig {
+    /// Tokens that a layer sees, the present one included.
+    pub tokens: usize,
+    /// The layers that have a window: those whose number is not `period - 1` modulo `period`; all for 0.
+    pub period: usize,
+}
+
+/// Constant factors that some models have (Granite: muP, arXiv:2203.03466).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Multipliers {
+    /// On embeddings.
+    pub embedding: f32,
+    /// On what a block adds to the residual stream.
+    pub residual: f32,
+    /// On attention's scores; `None`: `1 / sqrt(D)`.
+    pub attention: Option<f32>,
+    /// On logits.
+    pub logits: f32,
+}
+
+impl Default for Multipliers {
+    fn default() -> Self {
+        Multipliers {
+            embedding: 1.0,
+            residual: 1.0,
+            attention: None,
+            logits: 1.0,
+        }
+    }
+}
+
+/// Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatentConfig {
+    /// Channels that q is projected down to, if it is.
+    pub q_lora_rank: Option<usize>,
+    /// Channels of the latent.
+    pub kv_lora_rank: usize,
+    /// Channels of a head of q and k that are not turned.
+    pub qk_nope_head_dim: usize,
+    /// Those that are.
+    pub qk_rope_head_dim: usize,
+    /// Channels of a head of v.
+    pub v_head_dim: usize,
+    /// On attention's scores; `None`: by the size of a head of q.
+    pub scale: Option<f32>,
+}
+
+/// Mixture-of-experts blocks of a model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RopeConfig {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// Channels of a head that are rotated; even.
-    pub dims: usize,
-    /// Pairs (2i, 2i + 1), as GGUF stores llama; else (i, i + dims / 2), as Hugging Face does.
-    pub adjacent: bool,
-    /// Scaling for longer contexts.
-    pub scaling: RopeScaling,
-}
-
-/// How frequencies are changed for contexts longer than the training's.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all.
-    #[default]
-    None,
-    /// Positions divided by `factor` (arXiv:2306.15595).
-    Linear {
-        /// How many times longer.
-        factor: f64,
-    },
-    /// NTK-aware: the base grows until the lowest frequency is divided by `factor`.
-    Ntk {
-        /// How many times longer.
-        factor: f64,
-    },
-    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, smooth between.
-    Llama3 {
-        /// How many times longer.
-        factor: f64,
-        /// Wavelengths above `original / low` are scaled fully.
-        low: f64,
-        /// Wavelengths below `original / high` are kept.
-        high: f64,
-        /// Context length of the training.
-        original: f64,
-    },
-    /// YaRN (arXiv:2309.00071).
-    Yarn {
-        /// How many times longer.
-        factor: f64,
-        /// Rotations above which a frequency is kept (32).
-        beta_fast: f64,
-        /// Rotations below which it is scaled fully (1).
-        beta_slow: f64,
-        /// Context length of the training.
-        original: f64,
-        /// Factor on cosine and sine.
-        attention_factor: f64,
-        /// Ends of the ramp are whole pairs.
-        truncate: bool,
-    },
-    /// GGUF's `rope_freqs.weight`: one divisor for each frequency.
-    Factors(Vec<f32>),
-}
-
-impl RopeScaling {
-    /// NTK-aware scaling for a context of `length` tokens, as Hugging Face's `dynamic` has it.
-    pub fn dynamic(factor: f64, original: f64, length: f64) -> Self {
-        RopeScaling::Ntk {
-            factor: factor * length.max(original) / original - (factor - 1.0),
-        }
-    }
-}
-
-impl RopeConfig {
-    /// Cosine and sine, interleaved, for these positions: `(positions, dims / 2, 2)`.
-    ///
-    /// Angles are computed in f64 and reduced there: a shader's `sin` is only exact near zero.
-    pub fn table(&self, positions: Range<usize>) -> Vec<f32> {
-        let (frequencies, scale) = self.frequencies();
-        let mut table = Vec::with_capacity(positions.len() * self.dims);
-        for position in positions {
-            for f in &frequencies {
-                let angle = position as f64 * f;
-                table.push((angle.cos() * scale) as f32);
-                table.push((angle.sin() * scale) as f32);
-            }
-        }
-        table
-    }
-
-    /// Radians per position of each pair, and the factor on cosine and sine.
-    fn frequencies(&self) -> (Vec<f64>, f64) {
-        let half = self.dims / 2;
-        let base = |i: usize| self.theta.powf(-2.0 * i as f64 / self.dims as f64);
-        let each = |f: &dyn Fn(usize, f64) -> f64| (0..half).map(|i| f(i, base(i))).collect();
-        match &self.scaling {
-            RopeScaling::None => (each(&|_, f| f), 1.0),
-            RopeScaling::Linear { factor } => (each(&|_, f| f / factor), 1.0),
-            RopeScaling::Ntk { factor } => {
-                let (dims, n) = (self.dims as f64, (self.dims as f64 - 2.0).max(1.0));
-                let theta = self.theta * factor.powf(dims / n);
-                let grown = |i: usize, _: f64| theta.powf(-2.0 * i as f64 / dims);
-                (each(&grown), 1.0)
-            }
-            RopeScaling::Factors(factors) => (
-                each(&|i, f| f / f64::from(factors.get(i).copied().unwrap_or(1.0))),
-                1.0,
-            ),
-            &RopeScaling::Llama3 {
-                factor,
-                low,
-                high,
-                original,
-            } => {
-                let scaled = |_: usize, f: f64| {
-                    let wavelength = 2.0 * PI / f;
-                    if wavelength < original / high {
-                        f
-                    } else if wavelength > original / low {
-                        f / factor
-                    } else {
-                        let smooth = (original / wavelength - low) / (high - low);
-                        (1.0 - smooth) * f / factor + smooth * f
-                    }
-                };
-                (each(&scaled), 1.0)
-            }
-            &RopeScaling::Yarn {
-                factor,
-                beta_fast,
-                beta_slow,
-                original,
-                attention_factor,
-                truncate,
-            } => {
-                // The pair that turns `rotations` times over the original context.
-                let pair = |rotations: f64| {
-                    self.dims as f64 * (original / (rotations * 2.0 * PI)).ln()
-                        / (2.0 * self.theta.ln())
-                };
-                let (low, high) = match truncate {
-                    true => (pair(beta_fast).floor(), pair(beta_slow).ceil()),
-                    false => (pair(beta_fast), pair(beta_slow)),
-                };
-                let (low, high) = (low.max(0.0), high.min(self.dims as f64 - 1.0));
-                let span = if high > low { high - low } else { 0.001 };
-                let scaled = |i: usize, f: f64| {
-                    let kept = 1.0 - ((i as f64 - low) / span).clamp(0.0, 1.0);
-                    f / factor * (1.0 - kept) + f * kept
-                };
-                (each(&scaled), attention_factor)
-            }
-        }
-    }
-}
-
-/// YaRN's factor on cosine and sine when the file gives none: `0.1 mscale ln(factor) + 1`.
-pub fn yarn_attention_factor(factor: f64, mscale: f64) -> f64 {
-    if factor <= 1.0 {
-        1.0
-    } else {
-        0.1 * mscale * factor.ln() + 1.0
-    }
+pub struct MoeConfig {
+    /// E: experts of a block.
+    pub num_experts: usize,
+    /// F: width inside an expert.
+    pub intermediate_size: usize,
+    /// Width inside the shared experts together; 0 without.
+    pub shared_intermediate_size: usize,
+    /// gpt-oss' clamped SwiGLU.
+    pub swiglu_limit: Option<f32>,
+    /// How a token's experts are chosen.
+    pub router: Router,
+    /// Layers before the first that has experts.
+    pub first_dense: usize,
 }
 
 impl ModelConfig {
@@ -232,15 +149,86 @@ impl ModelConfig {
             )
         })?;
         let max = size("context_length")?;
-        if let Some(window) = opt_size("attention.sliding_window")?.filter(|w| *w > 0) {
-            return Err(Error::Unsupported {
-                what: format!("{}: sliding window of {window} tokens", m.file()),
-                supported: "attention to the whole context".into(),
-            });
-        }
+        let window = opt_size("attention.sliding_window")?.filter(|w| *w > 0);
+        let factor = |name: &str| m.opt_f32(&key(name));
+        let intermediate_size = opt_size("feed_forward_length")?.unwrap_or(0);
+        let moe = match opt_size("expert_count")?.unwrap_or(0) {
+            0 => None,
+            num_experts => {
+                let hidden = opt_size("expert_feed_forward_length")?;
+                let hidden = hidden.unwrap_or(intermediate_size);
+                let shared = match opt_size("expert_shared_feed_forward_length")? {
+                    Some(size) => size,
+                    None => opt_size("expert_shared_count")?
+                        .unwrap_or(0)
+                        .saturating_mul(hidden),
+                };
+                Some(MoeConfig {
+                    num_experts,
+                    intermediate_size: hidden,
+                    shared_intermediate_size: shared,
+                    swiglu_limit: None,
+                    router: Router {
+                        k: size("expert_used_count")?,
+                        normalize: m.opt_bool(&key("expert_weights_norm"))?.unwrap_or(false),
+                        scale: factor("expert_weights_scale")?.unwrap_or(1.0),
+                        // 2: sigmoid (llama.cpp, llm_expert_gating_func_type).
+                        score: match opt_size("expert_gating_func")? {
+                            Some(2) => Score::Sigmoid,
+                            _ => Score::Softmax,
+                        },
+                        groups: match opt_size("expert_group_count")? {
+                            None | Some(0 | 1) => None,
+                            Some(count) => Some(ExpertGroups {
+                                count,
+                                kept: size("expert_group_used_count")?,
+                                worth: match opt_size("expert_gating_func")? {
+                                    Some(2) => Worth::TwoLargest,
+                                    _ => Worth::Largest,
+                                },
+                            }),
+                        },
+                    },
+                    first_dense: opt_size("leading_dense_block_count")?.unwrap_or(0),
+                })
+            }
+        };
+        let latent = match opt_size("attention.kv_lora_rank")? {
+            None => None,
+            Some(rank) => {
+                // Of absorbed heads, and of those that the matrices have.
+                let mla = |name: &str| match opt_size(&format!("{name}_mla"))? {
+                    Some(size) => Ok(size),
+                    None => size(name),
+                };
+                let turned = size("rope.dimension_count")?;
+                let (whole, factor) = (
+                    mla("attention.key_length")?,
+                    m.opt_f32(&key("rope.scaling.factor"))?,
+                );
+                let mscale = m.opt_f32(&key("rope.scaling.yarn_log_multiplier"))?;
+                Some(LatentConfig {
+                    q_lora_rank: opt_size("attention.q_lora_rank")?.filter(|r| *r > 0),
+                    kv_lora_rank: rank,
+                    qk_nope_head_dim: whole.saturating_sub(turned),
+                    qk_rope_head_dim: turned,
+                    v_head_dim: mla("attention.value_length")?,
+                    // GGUF has a tenth of what config.json calls mscale_all_dim.
+                    scale: yarn_scale(
+                        whole,
+                        factor.map(f64::from),
+                        mscale.map(|m| 10.0 * f64::from(m)),
+                    ),
+                })
+            }
+        };
+        let one = |name: &str| Ok(factor(name)?.unwrap_or(1.0));
         let config = ModelConfig {
             hidden_size,
-            intermediate_size: size("feed_forward_length")?,
+            intermediate_size: match &moe {
+                Some(moe) if intermediate_size == 0 => moe.intermediate_size,
+                _ => intermediate_size,
+            },
             num_hidden_layers: size("block_count")?,
             num_attention_heads: heads,
             num_key_value_heads: opt_size("attention.head_count_kv")?.unwrap_or(heads),
@@ -255,6 +243,16 @@ impl ModelConfig {
                 adjacent: true,
                 scaling: gguf_scaling(m, &architecture, max)?,
             },
+            window: window.map(|tokens| WindowConfig { tokens, period: 0 }),
+            multipliers: Multipliers {
+                embedding: one("embedding_scale")?,
+                residual: one("residual_scale")?,
+                attention: factor("attention.scale")?,
+                logits: one("logit_scale")?.recip(),
+            },
+            norms_whole_rows: false,
+            latent,
+            moe,
             architecture,
         };
         config.check(m.file())?;
@@ -289,16 +287,8 @@ impl ModelConfig {
             None if heads == 0 => 0,
             None => hidden_size / heads,
         };
-        // Ignoring a window would give wrong text without a word.
-        let window = json["sliding_window"].as_u64();
-        if let Some(window) = window
-            && json["use_sliding_window"].as_bool() != Some(false)
-        {
-            return Err(Error::Unsupported {
-                what: format!("{file}: sliding_window of {window} tokens"),
-                supported: "attention to the whole context".into(),
-            });
-        }
+        let windowed = json["use_sliding_window"].as_bool() != Some(false);
+        let window = opt_size("sliding_window")?.filter(|w| windowed && *w > 0);
         let act = json["hidden_act"].as_str().unwrap_or("silu");
         let max = opt_size("max_position_embeddings")?.unwrap_or(2048);
         // transformers 5 keeps rope's fields together, older versions beside the others.
@@ -306,11 +296,87 @@ impl ModelConfig {
             Value::Null => &json["rope_scaling"],
             parameters => parameters,
         };
+        let intermediate_size = size("intermediate_size")?;
+        let experts = ["num_local_experts", "num_experts", "n_routed_experts"];
+        let experts = experts.iter().find(|name| !json[**name].is_null());
+        let moe = match experts {
+            None => None,
+            Some(name) => {
+                let hidden = opt_size("moe_intermediate_size")?.unwrap_or(intermediate_size);
+                let shared = match opt_size("shared_expert_intermediate_size")? {
+                    Some(size) => size,
+                    None => opt_size("n_shared_experts")?
+                        .unwrap_or(0)
+                        .saturating_mul(hidden),
+                };
+                Some(MoeConfig {
+                    num_experts: size(name)?,
+                    intermediate_size: hidden,
+                    shared_intermediate_size: shared,
+                    swiglu_limit: json["swiglu_limit"].as_f64().map(|v| v as f32),
+                    router: Router {
+                        k: size("num_experts_per_tok")?,
+                        normalize: json["norm_topk_prob"].as_bool().unwrap_or(false),
+                        scale: json["routed_scaling_factor"].as_f64().unwrap_or(1.0) as f32,
+                        score: match json["scoring_func"].as_str() {
+                            Some("sigmoid") => Score::Sigmoid,
+                            _ => Score::Softmax,
+                        },
+                        groups: match (json["topk_method"].as_str(), opt_size("n_group")?) {
+                            (None | Some("greedy"), _) | (_, None | Some(0 | 1)) => None,
+                            (Some(method), Some(count)) => Some(ExpertGroups {
+                                count,
+                                kept: size("topk_group")?,
+                                worth: match method {
+                                    "noaux_tc" => Worth::TwoLargest,
+                                    _ => Worth::Largest,
+                                },
+                            }),
+                        },
+                    },
+                    first_dense: opt_size("first_k_dense_replace")?.unwrap_or(0),
+                })
+            }
+        };
+        // Every second layer, or a list that no family here has, would give other logits without a word.
+        for (name, plain) in [("decoder_sparse_step", 1), ("moe_layer_freq", 1)] {
+            if json[name].as_u64().is_some_and(|v| v != plain) {
+                return Err(Error::Unsupported {
+                    what: format!("{file}: {name} of {}", json[name]),
+                    supported: "experts in every layer".into(),
+                });
+            }
+        }
+        if json["mlp_only_layers"]
+            .as_array()
+            .is_some_and(|l| !l.is_empty())
+        {
+            return Err(Error::Unsupported {
+                what: format!("{file}: mlp_only_layers {}", json["mlp_only_layers"]),
+                supported: "experts in every layer".into(),
+            });
+        }
+        let latent = match opt_size("kv_lora_rank")? {
+            None => None,
+            Some(rank) => {
+                let (nope, turned) = (size("qk_nope_head_dim")?, size("qk_rope_head_dim")?);
+                let mscale = rope["mscale_all_dim"].as_f64().filter(|m| *m != 0.0);
+                Some(LatentConfig {
+                    q_lora_rank: opt_size("q_lora_rank")?,
+                    kv_lora_rank: rank,
+                    qk_nope_head_dim: nope,
+                    qk_rope_head_dim: turned,
+                    v_head_dim: size("v_head_dim")?,
+                    scale: yarn_scale(nope.saturating_add(turned), rope["factor"].as_f64(), mscale),
+                })
+            }
+        };
+        let factor = |name: &str| json[name].as_f64().map(|v| v as f32);
         let theta = rope["rope_theta"].as_f64().or(json["rope_theta"].as_f64());
         let config = ModelConfig {
             architecture: architecture.to_string(),
             hidden_size,
-            intermediate_size: size("intermediate_size")?,
+            intermediate_size,
             num_hidden_layers: size("num_hidden_layers")?,
             num_attention_heads: heads,
             num_key_value_heads: opt_size("num_key_value_heads")?.unwrap_or(heads),
@@ -321,10 +387,20 @@ impl ModelConfig {
             hidden_act: activation(file, act)?,
             rope: RopeConfig {
                 theta: theta.unwrap_or(10_000.0),
-                dims: head_dim,
+                dims: latent.map_or(head_dim, |latent| latent.qk_rope_head_dim),
                 adjacent: false,
                 scaling: json_scaling(file, rope, max)?,
             },
+            window: window.map(|tokens| WindowConfig { tokens, period: 0 }),
+            multipliers: Multipliers {
+                embedding: factor("embedding_multiplier").unwrap_or(1.0),
+                residual: factor("residual_multiplier").unwrap_or(1.0),
+                attention: factor("attention_multiplier"),
+                logits: factor("logits_scaling").unwrap_or(1.0).recip(),
+            },
+            norms_whole_rows: false,
+            latent,
+            moe,
         };
         config.check(file)?;
         Ok(config)
@@ -370,6 +446,36 @@ impl ModelConfig {
                 self.rope.dims, self.head_dim
             ));
         }
+        if let Some(window) = self.window
+            && window.tokens > 1 << 30
+        {
+            return fail(format!("sliding window of {} tokens", window.tokens));
+        }
+        let m = &self.multipliers;
+        let factors = [
+            m.embedding,
+            m.residual,
+            m.attention.unwrap_or(1.0),
+            m.logits,
+        ];
+        if !factors.iter().all(|f| f.is_finite() && *f != 0.0) {
+            return fail(format!("a multiplier is 0 or no number: {m:?}"));
+        }
+        if let Some(moe) = &self.moe {
+            moe.check(file)?;
+        }
+        if let Some(latent) = &self.latent {
+            let sizes = [
+                latent.q_lora_rank.unwrap_or(1),
+                latent.kv_lora_rank,
+                latent.qk_nope_head_dim,
+                latent.qk_rope_head_dim,
+                latent.v_head_dim,
+            ];
+            if sizes.iter().any(|size| *size == 0 || *size > LARGEST) {
+                return fail(format!("sizes of latent attention: {latent:?}"));
+            }
+        }
         let eps = self.rms_norm_eps;
         if !(0.0..=1.0).contains(&eps) {
             return fail(format!("epsilon of the norms is {eps}, expected 0 to 1"));
@@ -391,6 +497,49 @@ impl ModelConfig {
     }
 }
 
+impl MoeConfig {
+    fn check(&self, file: &str) -> Result<()> {
+        let fail = |reason: String| Err(Error::format(file, reason));
+        let (experts, k) = (self.num_experts, self.router.k);
+        if experts == 0 || experts > MOST_EXPERTS {
+            return fail(format!("{experts} experts, expected 1 to {MOST_EXPERTS}"));
+        }
+        if k == 0 || k > experts {
+            return fail(format!(
+                "a token goes to {k} of {experts} experts, expected 1 to {experts}"
+            ));
+        }
+        let sizes = [self.intermediate_size, self.shared_intermediate_size + 1];
+        if sizes.iter().any(|size| *size == 0 || *size > LARGEST) {
+            return fail(format!(
+                "experts of {} and shared experts of {} channels",
+                self.intermediate_size, self.shared_intermediate_size
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// Tokens that layer `layer` sees, if not all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let window = self.window?;
+        let whole = window.period > 0 && layer % window.period == window.period - 1;
+        (!whole).then_some(window.tokens)
+    }
+
+    /// The experts of layer `layer`.
+    pub fn experts(&self, layer: usize) -> Option<&MoeConfig> {
+        self.moe.as_ref().filter(|moe| layer >= moe.first_dense)
+    }
+}
+
+/// YaRN's factor on the scores of heads of `size` channels, where there is one (DeepSeek-V2's modelling code).
+fn yarn_scale(size: usize, factor: Option<f64>, mscale: Option<f64>) -> Option<f32> {
+    let m = yarn_attention_factor(factor?, mscale?);
+    Some((m * m / (size as f64).sqrt()) as f32)
+}
+
 fn activation(file: &str, name: &str) -> Result<Activation> {
     Activation::from_name(name).ok_or_else(|| {
         let known: Vec<_> = Activation::ALL.iter().map(|a| a.name()).collect();
@@ -399,157 +548,4 @@ fn activation(file: &str, name: &str) -> Result<Activation> {
             supported: known.join(", "),
         }
     })
-}
-
-fn gguf_scaling(m: &Metadata, architecture: &str, max: usize) -> Result<RopeScaling> {
-    let key = |name: &str| format!("{architecture}.rope.scaling.{name}");
-    let kind = m.opt_str(&key("type"))?.unwrap_or("none");
-    let factor = f64::from(m.opt_f32(&key("factor"))?.unwrap_or(1.0));
-    let original = m.opt_u32(&key("original_context_length"))?;
-    match kind {
-        "none" => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear { factor }),
-        "yarn" => Ok(RopeScaling::Yarn {
-            factor,
-            beta_fast: f64::from(m.opt_f32(&key("yarn_beta_fast"))?.unwrap_or(32.0)),
-            beta_slow: f64::from(m.opt_f32(&key("yarn_beta_slow"))?.unwrap_or(1.0)),
-            original: original.map_or(max as f64, f64::from),
-            attention_factor: match m.opt_f32(&key("attn_factor"))? {
-                Some(f) => f64::from(f),
-                None => yarn_attention_factor(factor, 1.0),
-            },
-            truncate: true,
-        }),
-        other => Err(Error::Unsupported {
-            what: format!("{}: rope scaling {other:?}", m.file()),
-            supported: "none, linear, yarn".into(),
-        }),
-    }
-}
-
-fn json_scaling(file: &str, rope: &Value, max: usize) -> Result<RopeScaling> {
-    let kind = rope["rope_type"].as_str().or(rope["type"].as_str());
-    let number = |name: &str| {
-        let value = rope[name].as_f64();
-        value.ok_or_else(|| {
-            let place = format!("{file}: rope scaling {}", kind.unwrap_or(""));
-            Error::format(place, format_args!("has no number {name}"))
-        })
-    };
-    let original = rope["original_max_position_embeddings"].as_f64();
-    match kind {
-        None | Some("default") => Ok(RopeScaling::None),
-        Some("linear") => Ok(RopeScaling::Linear {
-            factor: number("factor")?,
-        }),
-        Some("llama3") => Ok(RopeScaling::Llama3 {
-            factor: number("factor")?,
-            low: number("low_freq_factor")?,
-            high: number("high_freq_factor")?,
-            original: original.unwrap_or(max as f64),
-        }),
-        Some("yarn") => {
-            let original = original.unwrap_or(max as f64);
-            let factor = rope["factor"].as_f64().unwrap_or(max as f64 / original);
-            let scale = |name: &str| rope[name].as_f64().filter(|m| *m != 0.0);
-            let attention = match (scale("mscale"), scale("mscale_all_dim")) {
-                (Some(m), Some(all)) => {
-                    yarn_attention_factor(factor, m) / yarn_attention_factor(factor, all)
-                }
-                _ => yarn_attention_factor(factor, 1.0),
-            };
-            Ok(RopeScaling::Yarn {
-                factor,
-                beta_fast: rope["beta_fast"].as_f64().unwrap_or(32.0),
-                beta_slow: rope["beta_slow"].as_f64().unwrap_or(1.0),
-                original,
-                attention_factor: rope["attention_factor"].as_f64().unwrap_or(attention),
-                truncate: rope["truncate"].as_bool().unwrap_or(true),
-            })
-        }
-        Some(other) => Err(Error::Unsupported {
-            what: format!("{file}: rope scaling {other:?}"),
-            supported: "default, linear, llama3, yarn".into(),
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Recorded from the formulas of transformers' `modeling_rope_utils.py`, 16 channels, base 10,000.
-    #[test]
-    fn frequencies_are_scaled_as_transformers_does() {
-        let yarn = |truncate| RopeScaling::Yarn {
-            factor: 4.0,
-            beta_fast: 32.0,
-            beta_slow: 1.0,
-            original: 2048.0,
-            attention_factor: yarn_attention_factor(4.0, 1.0),
-            truncate,
-        };
-        let llama3 = RopeScaling::Llama3 {
-            factor: 8.0,
-            low: 1.0,
-            high: 4.0,
-            original: 8192.0,
-        };
-        let cases: [(RopeScaling, [f64; 5]); 5] = [
-            (
-                RopeScaling::Ntk { factor: 4.0 },
-                [
-                    0.259412817,
-                    0.0672950096,
-                    0.017457188,
-                    0.00452861832,
-                    7.90569415e-05,
-                ],
-            ),
-            (
-                RopeScaling::dynamic(2.0, 1024.0, 4096.0),
-                [
-                    0.239481356,
-                    0.0573513199,
-                    0.0137345719,
-                    0.00328917389,
-                    4.51753951e-05,
-                ],
-            ),
-            (
-                llama3,
-                [0.316227766, 0.1, 0.0316227766, 0.01, 3.95284708e-05],
-            ),
-            (
-                yarn(true),
-                [0.316227766, 0.1, 0.025693506, 0.00625, 7.90569415e-05],
-            ),
-            (
-                yarn(false),
-                [
-                    0.316227766,
-                    0.1,
-                    0.0238701923,
-                    0.00505697152,
-                    7.90569415e-05,
-                ],
-            ),
-        ];
-        for (scaling, want) in cases {
-            let config = RopeConfig {
-                theta: 10_000.0,
-                dims: 16,
-                adjacent: false,
-                scaling,
-            };
-            let (frequencies, _) = config.frequencies();
-            for (i, want) in [1, 2, 3, 4, 7].into_iter().zip(want) {
-                let got = frequencies[i];
-                let near = (got - want).abs() < 1e-8 * want.max(1e-3);
-                assert!(near, "{:?}: pair {i}: {got}, want {want}", config.scaling);
-            }
-        }
-        assert!((yarn_attention_factor(4.0, 1.0) - 1.138629436).abs() < 1e-9);
-        assert!(RopeScaling::dynamic(2.0, 1024.0, 900.0) == RopeScaling::Ntk { factor: 1.0 });
-    }
 }

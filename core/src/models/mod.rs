@@ -1,8 +1,16 @@
 //! Model families: one file each, found by architecture name in [`FAMILIES`].
 
 mod config;
+mod decoder;
+mod deepseek2;
 pub mod eeg;
+mod gpt_oss;
+mod granite;
 mod llama;
+mod olmoe;
+mod qwen2;
+mod qwen3;
+mod rope;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +25,8 @@ use crate::weights::source::LocalFuture;
 use crate::weights::{Loader, TensorInfo};
 use crate::{Error, Result};
 
-pub use config::{ModelConfig, RopeConfig, RopeScaling, yarn_attention_factor};
+pub use config::{LatentConfig, ModelConfig, MoeConfig, Multipliers, WindowConfig};
+pub use rope::{RopeConfig, RopeScaling, yarn_attention_factor};
 
 /// What of a model a rank holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +53,21 @@ pub trait Model {
 
     /// What of keys and values this rank keeps.
     fn cache_shape(&self) -> CacheShape {
-        CacheShape {
-            layers: self.share().layers.len(),
-            kv_heads: self.share().kv_heads.len(),
-            head_size: self.config().head_dim,
+        let (layers, config) = (self.share().layers.len(), self.config());
+        match &config.latent {
+            // One head, which all read.
+            Some(latent) => CacheShape {
+                layers,
+                kv_heads: 1,
+                head_size: latent.kv_lora_rank + latent.qk_rope_head_dim,
+                v_head_size: latent.kv_lora_rank,
+            },
+            None => CacheShape {
+                layers,
+                kv_heads: self.share().kv_heads.len(),
+                head_size: config.head_dim,
+                v_head_size: config.head_dim,
+            },
         }
     }
 
@@ -83,8 +103,10 @@ pub struct Family {
     pub gguf: &'static str,
     /// Names in `architectures` of `config.json`.
     pub hugging_face: &'static [&'static str],
-    /// Hugging Face's tensor names and GGUF's, `{}` standing for the layer's number.
-    pub names: &'static [(&'static str, &'static str)],
+    /// Whether rotary pairs are (2i, 2i + 1), in GGUF files and in Hugging Face's.
+    pub adjacent: [bool; 2],
+    /// Hugging Face's tensor names and GGUF's, `{}` standing for the numbers of a layer and of an expert.
+    pub names: &'static [&'static [(&'static str, &'static str)]],
     /// Adds to or corrects what all families read from GGUF metadata.
     pub refine: fn(&mut ModelConfig),
     /// Puts the weights onto the device.
@@ -95,20 +117,48 @@ pub struct Family {
 pub type Load = for<'a> fn(&'a mut Loader<'_>, usize) -> LocalFuture<'a, Result<Box<dyn Model>>>;
 
 /// Every family.
-pub static FAMILIES: &[&Family] = &[&llama::FAMILY];
+pub static FAMILIES: &[&Family] = &[
+    &llama::FAMILY,
+    &deepseek2::FAMILY,
+    &gpt_oss::FAMILY,
+    &granite::DENSE,
+    &granite::MOE,
+    &olmoe::FAMILY,
+    &qwen2::DENSE,
+    &qwen2::MOE,
+    &qwen3::DENSE,
+    &qwen3::MOE,
+];
 
 impl Family {
     /// GGUF's name for a tensor of Hugging Face's name, if this family has it.
     pub fn gguf_name(&self, name: &str) -> Option<String> {
-        self.names.iter().find_map(|(theirs, ours)| {
-            let Some((before, after)) = theirs.split_once("{}") else {
-                return (*theirs == name).then(|| ours.to_string());
-            };
-            let layer = name.strip_prefix(before)?.strip_suffix(after)?;
-            let digits = !layer.is_empty() && layer.bytes().all(|b| b.is_ascii_digit());
-            digits.then(|| ours.replace("{}", layer))
-        })
+        let names = self.names.iter().copied().flatten();
+        names
+            .filter_map(|(theirs, ours)| Some((numbers(theirs, name)?, ours)))
+            .map(|(numbers, ours)| {
+                (numbers.iter()).fold(ours.to_string(), |ours, n| ours.replacen("{}", n, 1))
+            })
+            .next()
     }
+}
+
+/// What stands in `name` where `pattern` has `{}`, if these are numbers and all else is the same.
+fn numbers<'a>(pattern: &str, mut name: &'a str) -> Option<Vec<&'a str>> {
+    let mut numbers = Vec::new();
+    for (i, text) in pattern.split("{}").enumerate() {
+        if i > 0 {
+            let end = name.find(|c: char| !c.is_ascii_digit());
+            let (number, rest) = name.split_at(end.unwrap_or(name.len()));
+            if number.is_empty() {
+                return None;
+            }
+            numbers.push(number);
+            name = rest;
+        }
+        name = name.strip_prefix(text)?;
+    }
+    name.is_empty().then_some(numbers)
 }
 
 fn unsupported(file: &str, name: &str) -> Error {
@@ -132,6 +182,7 @@ pub fn config_from_gguf(
     let family = FAMILIES.iter().find(|f| f.gguf == name);
     let family = family.ok_or_else(|| unsupported(metadata.file(), name))?;
     let mut config = ModelConfig::from_gguf(metadata, tensors)?;
+    config.rope.adjacent = family.adjacent[0];
     (family.refine)(&mut config);
     Ok(config)
 }
@@ -151,6 +202,7 @@ pub fn config_from_json(file: &str, json: &Value) -> Result<(ModelConfig, &'stat
         .find(|f| f.hugging_face.contains(&name) || f.gguf == name);
     let family = family.ok_or_else(|| unsupported(file, name))?;
     let mut config = ModelConfig::from_json(file, json, family.gguf)?;
+    config.rope.adjacent = family.adjacent[1];
     (family.refine)(&mut config);
     Ok((config, family))
 }
@@ -213,24 +265,68 @@ mod tests {
     }
 
     #[test]
-    fn a_sliding_window_is_refused_by_name() {
-        let supported = "supported: attention to the whole context";
-        assert_eq!(
-            gguf(4096).unwrap_err().to_string(),
-            format!("m.gguf: sliding window of 4096 tokens; {supported}")
-        );
+    fn a_sliding_window_is_in_every_layer() {
+        let all = Some(WindowConfig {
+            tokens: 4096,
+            period: 0,
+        });
+        assert_eq!(gguf(4096).unwrap().window, all);
         for used in [Value::Null, true.into()] {
-            assert_eq!(
-                json(4096.into(), used).unwrap_err().to_string(),
-                format!("config.json: sliding_window of 4096 tokens; {supported}")
-            );
+            let config = json(4096.into(), used).unwrap();
+            assert_eq!(config.window, all);
+            assert_eq!([0, 1].map(|layer| config.window(layer)), [Some(4096); 2]);
         }
     }
 
     #[test]
     fn a_window_that_is_off_is_no_window() {
-        assert!(gguf(0).is_ok());
-        assert!(json(Value::Null, Value::Null).is_ok());
-        assert!(json(4096.into(), false.into()).is_ok());
+        assert_eq!(gguf(0).unwrap().window, None);
+        assert_eq!(json(Value::Null, Value::Null).unwrap().window, None);
+        assert_eq!(json(4096.into(), false.into()).unwrap().window, None);
+    }
+
+    #[test]
+    fn names_of_layers_and_experts_become_ggufs() {
+        let mixtral = |name: &str| llama::FAMILY.gguf_name(name);
+        let expert = "model.layers.31.block_sparse_moe.experts.7.w3.weight";
+        assert_eq!(mixtral(expert).as_deref(), Some("blk.31.ffn_up.7.weight"));
+        assert_eq!(
+            mixtral("model.norm.weight").as_deref(),
+            Some("output_norm.weight")
+        );
+        for name in [
+            "model.layers.x.block_sparse_moe.experts.7.w3.weight",
+            "model.layers..input_layernorm.weight",
+            "model.layers.1.input_layernorm.weight.more",
+            "model.norm",
+        ] {
+            assert_eq!(mixtral(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn experts_that_cannot_be_are_refused_with_their_numbers() {
+        let told = |experts: Value, k: Value| {
+            let json = serde_json::json!({
+                "architectures": ["MixtralForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
+                "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 4,
+                "num_local_experts": experts, "num_experts_per_tok": k,
+            });
+            config_from_json("config.json", &json)
+                .err()
+                .map(|e| e.to_string())
+        };
+        assert_eq!(
+            told(8.into(), 9.into()).as_deref(),
+            Some("config.json: a token goes to 9 of 8 experts, expected 1 to 8")
+        );
+        assert_eq!(
+            told(1000.into(), 2.into()).as_deref(),
+            Some("config.json: 1000 experts, expected 1 to 512")
+        );
+        assert_eq!(
+            told(8.into(), Value::Null).as_deref(),
+            Some("config.json: num_experts_per_tok: is missing")
+        );
     }
 }

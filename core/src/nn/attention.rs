@@ -2,7 +2,7 @@
 
 use crate::comm::Heads;
 use crate::kernels::attention_rules::Rules;
-use crate::kernels::{attention, kv_append, qkv_append};
+use crate::kernels::{attention, kv_append, qkv_append, rope};
 use crate::kv_cache::KvCache;
 use crate::models::{RopeConfig, RopeScaling};
 use crate::recording::Recording;
@@ -134,6 +134,90 @@ pub(crate) struct Operands<'a> {
 }
 
 impl Recording {
+    /// Rotates heads of `head_size` of `x` `(T, heads * D)` in place by the positions that `step` says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when a shape does not fit.
+    pub(super) fn rope(
+        &mut self,
+        x: &Tensor,
+        rope: &Rope,
+        head_size: usize,
+        step: &Tensor,
+    ) -> Result<()> {
+        if !x.cols().is_multiple_of(head_size) || rope.dims > head_size {
+            return Err(Error::Invalid(format!(
+                "rope: {:?} are not heads of {head_size}, {} of them turned",
+                x.shape, rope.dims
+            )));
+        }
+        let call = rope::Call {
+            batch: 1,
+            tokens: x.rows(),
+            heads: x.cols() / head_size,
+            head_size,
+            rot: rope.dims,
+            adjacent: rope.adjacent,
+            heads_first: false,
+            positions: false,
+            two_d: false,
+        };
+        let mut bindings = [x, &rope.table, step].map(|t| Some(t.clone())).to_vec();
+        bindings.push(None);
+        self.push(&rope::KERNEL, rope::params(&call), bindings)
+    }
+
+    /// Appends `k` `(T, D)` and `v` `(T, DV)`, one head each, to the layer's cache and attends with `q`
+    /// `(T, H, D)`: `(T, H, DV)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when a shape does not fit.
+    pub(super) fn attend_latent(
+        &mut self,
+        [q, k, v]: [&Tensor; 3],
+        a: &Attention,
+        v_head_size: usize,
+        step: &Tensor,
+        cache: &KvCache,
+    ) -> Result<Tensor> {
+        let (k_cache, v_cache) = cache.layer(a.layer);
+        let (capacity, kv) = (cache.capacity(), cache.dtype());
+        let append = kv_append::Call {
+            batch: 1,
+            tokens: k.rows(),
+            kv_heads: 1,
+            head_size: a.head_size,
+            v_head_size,
+            capacity,
+            kv,
+            heads_first: false,
+        };
+        self.kv_append(&append, [k, v], [k_cache, v_cache], step)?;
+        let causal = attention::Call::causal(k.rows(), a.heads.q.len(), 1, a.head_size, capacity);
+        let call = attention::Call {
+            v_head_size,
+            scale: a.scale,
+            kv,
+            rules: a.rules.clone(),
+            group: a.heads.group,
+            first_head: a.heads.first(),
+            ..causal
+        };
+        let operands = Operands {
+            q,
+            k: k_cache,
+            v: v_cache,
+            step,
+            mask: None,
+            slopes: None,
+            kv_lengths: None,
+            sinks: None,
+        };
+        self.attend(call, operands)
+    }
+
     /// Self-attention between its projections: `qkv` `(T, (H + 2 KVH) D)` are those of this rank's heads, one
     /// after the other. Heads of q and k are normalised and turned, keys and values appended to the layer's
     /// cache, which q attends to: `(T, H D)`.

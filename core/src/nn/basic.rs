@@ -12,6 +12,15 @@ impl Recording {
     ///
     /// [`Error::Invalid`] when the shapes differ.
     pub fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        self.add_scaled(a, b, 1.0)
+    }
+
+    /// `a + alpha b`, both of one shape.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the shapes differ.
+    pub fn add_scaled(&mut self, a: &Tensor, b: &Tensor, alpha: f32) -> Result<Tensor> {
         if a.shape != b.shape {
             return Err(Error::Invalid(format!(
                 "add: shapes {:?} and {:?} differ",
@@ -20,7 +29,7 @@ impl Recording {
         }
         let y = self.scratch(DType::F32, &a.shape)?;
         let bindings = [a, b, &y].map(|t| Some(t.clone()));
-        self.push(&add::KERNEL, add::params(a.len()), bindings.into())?;
+        self.push(&add::KERNEL, add::params(a.len(), alpha), bindings.into())?;
         Ok(y)
     }
 

@@ -14,6 +14,8 @@ pub struct Embedding {
     /// First of them.
     first: usize,
     vocab: usize,
+    /// On every element.
+    scale: f32,
 }
 
 impl Embedding {
@@ -23,7 +25,14 @@ impl Embedding {
             first: 0,
             vocab: weight.rows,
             weight,
+            scale: 1.0,
         }
+    }
+
+    /// Elements are multiplied by this (Granite, Gemma).
+    pub fn with_scale(mut self, scale: f32) -> Self {
+        self.scale = scale;
+        self
     }
 
     /// This rank's rows, from `first` on, of a table of `vocab` rows.
@@ -42,6 +51,7 @@ impl Embedding {
             weight,
             first,
             vocab,
+            scale: 1.0,
         })
     }
 
@@ -84,6 +94,7 @@ impl Recording {
         for (i, slice) in weight.slices.iter().enumerate() {
             let params = Params::new()
                 .u32("C", weight.cols as u32)
+                .f32("SCALE", embedding.scale)
                 .dtype("W", slice.tensor.dtype)
                 .switch("ZERO", partial && i == 0)
                 .u32("T", tokens.len() as u32)

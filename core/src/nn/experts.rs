@@ -130,15 +130,26 @@ impl Experts {
         self.down.outputs() / self.held.len()
     }
 
-    /// The experts of a slice that begins at row `first`, and whose rows are `unit` an expert.
-    fn pairs(&self, rows: Range<usize>, unit: usize, share: usize, order: Option<Order>) -> Pairs {
-        Pairs {
-            first: self.held.start + rows.start / unit,
-            count: rows.len() / unit,
-            experts: self.count,
-            share,
-            order,
-        }
+    /// Those that are held, and how many there are.
+    fn all(&self) -> (&Range<usize>, usize) {
+        (&self.held, self.count)
+    }
+}
+
+/// The experts of a slice of rows `rows`, `unit` an expert, of those that are held.
+fn pairs(
+    (held, experts): (&Range<usize>, usize),
+    rows: Range<usize>,
+    unit: usize,
+    share: usize,
+    order: Option<Order>,
+) -> Pairs {
+    Pairs {
+        first: held.start + rows.start / unit,
+        count: rows.len() / unit,
+        experts,
+        share,
+        order,
     }
 }
 
@@ -168,15 +179,15 @@ impl Recording {
                 experts.up.inputs()
             )));
         }
-        let routed = self.ordered(ids, experts)?;
+        let routed = self.ordered(ids, &experts.held)?;
         let h = match &experts.gate {
             Some(gate) => self.gated_experts(x, &routed, gate, experts)?,
             None => {
-                let z = self.expert_linear(x, &routed, &experts.up, experts, ids.cols())?;
+                let z = self.expert_linear(x, &routed, &experts.up, experts.all(), ids.cols())?;
                 self.activate(&z, experts.activation)?
             }
         };
-        self.expert_linear(&h, &routed, &experts.down, experts, 1)
+        self.expert_linear(&h, &routed, &experts.down, experts.all(), 1)
     }
 
     /// The sum of what a token's experts gave, weighed: `out` `(T k, O)` of [`Recording::experts`] and
@@ -246,8 +257,33 @@ impl Recording {
         Ok(y)
     }
 
-    fn ordered(&mut self, ids: &Tensor, experts: &Experts) -> Result<Routed> {
-        let (pairs, held) = (ids.len(), &experts.held);
+    /// Row `p` of `x` times the matrix of `count` in `linear` that `ids` `(P, 1)` names: `(P, N)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when a shape does not fit.
+    pub(super) fn by_id(
+        &mut self,
+        x: &Tensor,
+        ids: &Tensor,
+        linear: &Linear,
+        count: usize,
+    ) -> Result<Tensor> {
+        if x.rows() != ids.len() || x.cols() != linear.inputs() {
+            return Err(Error::Invalid(format!(
+                "matrices by id: x {:?} and ids {:?}, expected {} columns",
+                x.shape,
+                ids.shape,
+                linear.inputs()
+            )));
+        }
+        let all = 0..count;
+        let routed = self.ordered(ids, &all)?;
+        self.expert_linear(x, &routed, linear, (&all, count), 1)
+    }
+
+    fn ordered(&mut self, ids: &Tensor, held: &Range<usize>) -> Result<Routed> {
+        let pairs = ids.len();
         if pairs <= FEW_PAIRS || held.len() > expert_order::MOST {
             return Ok(Routed {
                 pairs,
@@ -273,11 +309,11 @@ impl Recording {
         x: &Tensor,
         routed: &Routed,
         linear: &Linear,
-        experts: &Experts,
+        (held, count): (&Range<usize>, usize),
         share: usize,
     ) -> Result<Tensor> {
         let weight = &linear.weight;
-        let unit = weight.rows / experts.held.len();
+        let unit = weight.rows / held.len();
         let y = self.scratch(DType::F32, &[routed.pairs, unit])?;
         let kernel = match routed.order {
             Some(_) => &matmul::KERNEL,
@@ -289,7 +325,7 @@ impl Recording {
                 ..Size::new(routed.pairs, unit, weight.cols)
             };
             let rows = slice.first..slice.first + slice.rows;
-            let pairs = experts.pairs(rows, unit, share, routed.order);
+            let pairs = pairs((held, count), rows, unit, share, routed.order);
             let dtype = slice.tensor.dtype;
             let params = matvec::params(size, dtype, linear.bias.is_some(), false);
             let bindings = vec![
@@ -330,7 +366,7 @@ impl Recording {
             let dtypes = [gate_slice, up_slice].map(|s| s.tensor.dtype);
             let params = gated_mlp::params(size, first, dtypes[0], dtypes[1], experts.activation);
             let params = gated_mlp::clamped(params, experts.limit);
-            let pairs = experts.pairs(row..end, unit, share, routed.order);
+            let pairs = pairs(experts.all(), row..end, unit, share, routed.order);
             let bindings = vec![
                 Some(x.clone()),
                 Some(gate_slice.tensor.clone()),

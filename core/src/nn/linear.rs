@@ -6,7 +6,7 @@ use super::Arrays;
 use crate::kernels::{Params, matmul, matvec};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
-use crate::weights::{Loader, Part, Weight};
+use crate::weights::{ExpertMatrix, Loader, Part, Weight};
 use crate::{DType, Error, Result};
 
 /// Up to this many tokens a weight is read once per few tokens by `matvec`; above, `matmul`'s
@@ -129,6 +129,28 @@ impl Linear {
         Ok(Linear::with_bias(weight, bias)?.row_parallel())
     }
 
+    /// Loads one matrix of each of the experts `held`, of it this part, and the bias if there is one: a layer
+    /// that gives the outputs of all of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::part`].
+    pub async fn load_experts(
+        loader: &mut Loader<'_>,
+        matrix: &ExpertMatrix,
+        held: Range<usize>,
+        part: &Part,
+    ) -> Result<Self> {
+        let weight = loader.expert_matrix(matrix, held.clone(), part).await?;
+        let bias = loader.expert_bias(matrix, held, part.rows.clone()).await?;
+        Linear::with_bias(weight, bias)
+    }
+
+    /// The same layer without its bias.
+    pub fn without_bias(self) -> Self {
+        Linear { bias: None, ..self }
+    }
+
     /// The same layer as a rank's part of a row-parallel one: it has some of the inputs, and the bias on
     /// the first rank only.
     pub fn row_parallel(mut self) -> Self {
@@ -228,6 +250,25 @@ impl Recording {
         }
     }
 
+    /// `y = residual + scale (x W^T + b)`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recording::linear`].
+    pub fn linear_residual_scaled(
+        &mut self,
+        x: &Tensor,
+        linear: &Linear,
+        residual: &Tensor,
+        scale: f32,
+    ) -> Result<Tensor> {
+        if scale == 1.0 {
+            return self.linear_residual(x, linear, residual);
+        }
+        let y = self.linear(x, linear)?;
+        self.add_scaled(residual, &y, scale)
+    }
+
     /// `y = x W^T + b` into a given tensor `y` `(T, N)`, of a layer that is not row-parallel.
     ///
     /// # Errors
@@ -243,7 +284,7 @@ impl Recording {
     }
 
     /// `x W^T + b + residual` with what this rank has of W.
-    fn product(
+    pub(super) fn product(
         &mut self,
         x: &Tensor,
         linear: &Linear,

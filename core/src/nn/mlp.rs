@@ -136,22 +136,36 @@ impl GatedMlp {
         hidden: usize,
         activation: Activation,
     ) -> Result<Self> {
-        let gate = format!("{name}.ffn_gate.weight");
-        let up = format!("{name}.ffn_up.weight");
-        let down = format!("{name}.ffn_down");
+        let names = ["ffn_gate", "ffn_up", "ffn_down"].map(|part| format!("{name}.{part}"));
+        GatedMlp::load_named(loader, &names, channels, hidden, activation).await
+    }
+
+    /// The same of layers of these names: gate, up, down.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::weight`].
+    pub async fn load_named(
+        loader: &mut Loader<'_>,
+        [gate, up, down]: &[String; 3],
+        channels: usize,
+        hidden: usize,
+        activation: Activation,
+    ) -> Result<Self> {
+        let (gate, up) = (format!("{gate}.weight"), format!("{up}.weight"));
         // The same slice of gate and up, and so of what goes between them.
         let part = Part {
-            rows: hidden_part(loader, &down, hidden)?,
+            rows: hidden_part(loader, down, hidden)?,
             cols: 0..channels,
         };
         let both = loader
             .weights(&[&gate, &up], hidden, channels, &part)
             .await?;
         let Ok([gate, up]) = <[Weight; 2]>::try_from(both) else {
-            return Err(Error::Invalid(format!("{name}: gate and up not loaded")));
+            return Err(Error::Invalid(format!("{gate}: not loaded")));
         };
         let held = part.rows;
-        let down = Linear::load_row(loader, &down, channels, hidden, held.clone()).await?;
+        let down = Linear::load_row(loader, down, channels, hidden, held.clone()).await?;
         let mlp = GatedMlp::new(Linear::new(gate), Linear::new(up), down, activation)?;
         Ok(GatedMlp { held, ..mlp })
     }

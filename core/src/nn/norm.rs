@@ -27,6 +27,23 @@ impl RmsNorm {
         let weight = loader.vector(&format!("{name}.weight"), len).await?;
         Ok(RmsNorm::new(Some(weight), eps))
     }
+
+    /// Loads `{name}.weight`, `(C,)`, whose elements are multiplied by `scale`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::vector`].
+    pub async fn load_scaled(
+        loader: &mut Loader<'_>,
+        name: &str,
+        len: usize,
+        eps: f32,
+        scale: f32,
+    ) -> Result<Self> {
+        let name = format!("{name}.weight");
+        let weight = loader.vector_scaled(&name, len, 0..len, scale).await?;
+        Ok(RmsNorm::new(Some(weight), eps))
+    }
 }
 
 /// LayerNorm, `(x - mean(x)) / sqrt(var(x) + eps) * weight + bias` (arXiv:1607.06450); PyTorch's eps

@@ -173,6 +173,32 @@ impl Recording {
         Ok(y)
     }
 
+    /// Matrices `(T, C)` beside each other: `(T, sum of C)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when their rows differ or there are none.
+    pub fn concat_columns(&mut self, parts: &[Tensor]) -> Result<Tensor> {
+        let rows = parts.first().map_or(0, Tensor::rows);
+        if parts.is_empty() || parts.iter().any(|x| x.rows() != rows) {
+            let shapes: Vec<_> = parts.iter().map(|x| &x.shape).collect();
+            return Err(Error::Invalid(format!(
+                "concat: {shapes:?} have not the same number of rows"
+            )));
+        }
+        let all = parts.iter().map(Tensor::cols).sum();
+        let y = self.scratch(parts[0].dtype, &[rows, all])?;
+        let mut first = 0;
+        for x in parts {
+            let len = x.cols();
+            let params = copy::params(rows, 1, (len, 0), (all, first), len);
+            let bindings = [x, &y].map(|t| Some(t.clone()));
+            self.push(&copy::KERNEL, params, bindings.into())?;
+            first += len;
+        }
+        Ok(y)
+    }
+
     /// What rank `root` of `group` has of `x`, into it.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ impl Recording {
         }
         let y = self.scratch(DType::F32, &x.shape)?;
         let bindings = [x, z, &y].map(|t| Some(t.clone()));
-        self.push(&add::KERNEL, add::params(x.len()), bindings.into())?;
+        self.push(&add::KERNEL, add::params(x.len(), 1.0), bindings.into())?;
         Ok(y)
     }
 }

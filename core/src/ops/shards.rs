@@ -371,6 +371,7 @@ async fn self_attention(c: &mut Call<'_>) -> Result<()> {
             layers: 1,
             kv_heads: held.kv.len(),
             head_size: size,
+            v_head_size: size,
         };
         let cache = KvCache::new(c.device(), shape, tokens, KvDType::F32).await?;
         let attention = Attention::new(held, size, 0);

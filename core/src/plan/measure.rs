@@ -92,7 +92,7 @@ async fn adds(device: &dyn Device, count: usize) -> Result<(Recording, Tensor)> 
     for _ in 0..count {
         let y = r.scratch(DType::F32, &[LEN])?;
         let bindings = [&x, &z, &y].map(|t| Some(t.clone()));
-        r.push(&add::KERNEL, add::params(LEN), bindings.into())?;
+        r.push(&add::KERNEL, add::params(LEN, 1.0), bindings.into())?;
         x = y;
     }
     r.keep(&x);

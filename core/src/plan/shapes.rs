@@ -1,7 +1,7 @@
 //! Models without their files: shapes from their `config.json`, for plans.
 
 use super::moe::Experts;
-use crate::models::{ModelConfig, RopeConfig, RopeScaling};
+use crate::models::{ModelConfig, Multipliers, RopeConfig, RopeScaling};
 use crate::nn::Activation;
 use crate::weights::{ModelFiles, TensorInfo};
 use crate::{DType, Error, Result};
@@ -196,6 +196,11 @@ impl Shape {
                 adjacent: true,
                 scaling: RopeScaling::None,
             },
+            window: None,
+            multipliers: Multipliers::default(),
+            norms_whole_rows: false,
+            latent: None,
+            moe: None,
         }
     }
 

@@ -206,6 +206,20 @@ impl ModelFiles {
         Ok(found)
     }
 
+    /// The tensor called `name`, which must be `count` matrices `(rows, cols)`, of three dimensions or one below the
+    /// other.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModelFiles::tensor`].
+    pub fn matrices(&self, name: &str, [count, rows, cols]: [usize; 3]) -> Result<&TensorInfo> {
+        let found = self.find(name)?;
+        if Some(found.shape[..].to_vec()) == count.checked_mul(rows).map(|all| vec![all, cols]) {
+            return Ok(found);
+        }
+        self.tensor(name, &[count, rows, cols])
+    }
+
     /// The file that holds `tensor`.
     pub fn source(&self, tensor: &TensorInfo) -> &dyn WeightSource {
         self.sources[tensor.file].as_ref()

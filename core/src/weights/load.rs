@@ -1,11 +1,14 @@
 //! From a file's tensors to device buffers, streamed in slices: host memory holds a few MiB at a
 //! time, whatever the model's size.
 
+mod expert_matrix;
 mod experts;
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
+
+pub use expert_matrix::ExpertMatrix;
 
 use super::{ModelFiles, TensorInfo, dequant, planar};
 use crate::comm::Placement;
@@ -431,12 +434,28 @@ impl<'a> Loader<'a> {
         len: usize,
         part: Range<usize>,
     ) -> Result<Tensor> {
+        self.vector_scaled(name, len, part, 1.0).await
+    }
+
+    /// A part of a vector as f32, multiplied by `scale`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::weight`].
+    pub async fn vector_scaled(
+        &mut self,
+        name: &str,
+        len: usize,
+        part: Range<usize>,
+        scale: f32,
+    ) -> Result<Tensor> {
         let whole = part.len() == len;
         let key = self.key(name, 0..1, part.clone());
         let tensor = match self.shared.get(&key) {
             Some(found) => found.clone(),
             None => {
-                let values = self.floats(name, len).await?[part].to_vec();
+                let mut values = self.floats(name, len).await?[part].to_vec();
+                values.iter_mut().for_each(|v| *v *= scale);
                 let shape = [values.len()];
                 let values = std::iter::once(values);
                 let tensor = self.upload(name, &shape, values).await?;
@@ -454,8 +473,17 @@ impl<'a> Loader<'a> {
     ///
     /// As [`Loader::weight`].
     pub async fn floats(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let info = self.files.tensor(name, &[len])?;
-        let mut values = vec![0.0f32; len];
+        self.floats_of(name, &[len]).await
+    }
+
+    /// The values of a tensor of this shape in host memory; zeros when the device takes no data.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::weight`].
+    pub async fn floats_of(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let info = self.files.tensor(name, shape)?;
+        let mut values = vec![0.0f32; shape.iter().product()];
         if self.device.takes_data() {
             let mut bytes = vec![0; info.bytes as usize];
             let source = self.files.source(info);

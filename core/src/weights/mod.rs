@@ -16,7 +16,7 @@ pub mod source;
 
 pub use file_kind::FileKind;
 pub use files::ModelFiles;
-pub use load::{Held, Loader, Part, Slice, Weight};
+pub use load::{ExpertMatrix, Held, Loader, Part, Slice, Weight};
 pub use source::{BytesSource, MappedBytes, WeightSource};
 
 use crate::DType;

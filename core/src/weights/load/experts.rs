@@ -9,7 +9,12 @@ use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
 
 /// How many of `count` experts of `bytes` bytes fit the device's largest binding.
-fn experts_of_slice(device: &dyn Device, name: &str, bytes: u64, count: usize) -> Result<usize> {
+pub(super) fn experts_of_slice(
+    device: &dyn Device,
+    name: &str,
+    bytes: u64,
+    count: usize,
+) -> Result<usize> {
     let largest = device.limits().max_binding_bytes;
     if bytes > largest {
         return Err(Error::Device {
@@ -68,7 +73,7 @@ impl Loader<'_> {
         held: Range<usize>,
         part: &Part,
     ) -> Result<Weight> {
-        let info = self.files.tensor(name, &[count, rows, cols])?;
+        let info = self.files.matrices(name, [count, rows, cols])?;
         super::whole_blocks(info, part)?;
         if held.is_empty() || held.end > count {
             return Err(Error::Invalid(format!(
