@@ -166,9 +166,6 @@ pub struct Plan {
     pub dtype: String,
     #[command(flatten)]
     pub shares: Shares,
-    /// Ranks that share the experts of a mixture: a multiple of --tp that divides tp x dp.
-    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub ep: u32,
     /// The device of each rank: a name of the table (--list), `measured`, or `measured:gpu:0` for a device of
     /// this machine [default: h100, with --check measured].
     #[arg(long, value_name = "DEVICE")]
@@ -204,13 +201,13 @@ pub struct Plan {
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
     /// Every layout of N ranks instead.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536), conflicts_with_all = ["tp", "pp", "dp", "split", "one_device", "trace", "check"])]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536), conflicts_with_all = ["tp", "pp", "dp", "ep", "split", "one_device", "trace", "check"])]
     pub sweep: Option<u32>,
     /// Write one decode step for Chrome's tracing page or Perfetto, a lane for each rank.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "one_device"])]
     pub trace: Option<PathBuf>,
     /// Measure a device of this machine, then predict and measure decode steps of tp 1, 2 and 3 on it.
-    #[arg(long, conflicts_with_all = ["shape", "tp", "pp", "dp", "sp", "split", "one_device"])]
+    #[arg(long, conflicts_with_all = ["shape", "tp", "pp", "dp", "ep", "sp", "split", "one_device"])]
     pub check: bool,
     /// List the shapes, devices and links.
     #[arg(long)]
@@ -327,6 +324,10 @@ pub struct Shares {
     /// Replicas of the model, which answer several prompts (`run --prompts`) side by side.
     #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub dp: u32,
+    /// Expert-parallel groups that the tensor-parallel ranks form: each has some of the experts, and its ranks a
+    /// part of each of these. In plans it may also be a multiple of --tp that divides tp x dp.
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub ep: u32,
     /// Sequence parallelism: tensor-parallel ranks share norms and residuals by tokens.
     #[arg(long)]
     pub sp: bool,
@@ -361,6 +362,7 @@ impl Shares {
             tp: self.tp.map_or_else(left, |tp| tp as usize),
             pp,
             dp,
+            ep: self.ep as usize,
             ..Mesh::default()
         }
     }

@@ -15,7 +15,7 @@ use shardlight::shard::Split;
 use shardlight::weights::source::LocalFuture;
 use shardlight::weights::{BytesSource, Loader, ModelFiles, WeightSource};
 use shardlight::{Error, Result};
-use shardlight_tests::golden::{greedy, ids, json, nmse};
+use shardlight_tests::golden::{greedy, ids, json, nmse, tensor};
 use shardlight_tests::{data, devices, open, smollm2};
 
 /// What is told of a layout.
@@ -45,6 +45,16 @@ const LAYOUTS: &[Layout] = &[
     layout(3, 2),
     sequence(3, 1),
     sequence(2, 2),
+];
+
+const MIXTURES: &[&str] = &[
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
+    "granite_moe",
+    "gpt_oss",
+    "deepseek_v2",
 ];
 
 fn world(at: Layout, split: &Split, devices: &[Rc<dyn Device>]) -> World {
@@ -294,6 +304,71 @@ fn llama_shaped_models_of_floats_are_split_too() {
             }
         }
     }
+}
+
+#[test]
+fn mixtures_of_experts_say_the_same_however_they_are_split() {
+    for device in devices() {
+        for name in MIXTURES {
+            let folder = data().join("families").join(name);
+            let files = || open(&[folder.join("config.json"), folder.join("model.safetensors")]);
+            let case = json(folder.join("case.json"));
+            let tokens = ids(&case["tokens"]);
+            let want = tensor(folder.join("logits.safetensors"), "logits");
+            // tp, ep, sequence-parallel, tokens of a chunk: pairs one by one, and sorted by expert.
+            let layouts = [
+                (1, 1, false, 64),
+                (2, 1, false, 64),
+                (2, 2, false, 7),
+                (2, 2, true, 64),
+                (4, 2, false, 64),
+                (4, 4, false, 64),
+            ];
+            for (tp, ep, sp, chunk) in layouts {
+                let mesh = Mesh {
+                    ep,
+                    ..Mesh::tensor(tp)
+                };
+                let place = |rank| {
+                    let placement = Placement::new(mesh, rank, Split::even(tp), sp);
+                    (placement.expect("a placement"), Rc::clone(&device))
+                };
+                let ranks = (0..tp).map(place).collect();
+                let world = World::new(ranks, Rc::new(LocalComm)).expect("a world");
+                let at = format!("{name}, tp {tp}, ep {ep}, sp {sp} on {}", device.info());
+                let mut session =
+                    load(files(), world, chunk).unwrap_or_else(|e| panic!("{at}: {e}"));
+                let error = nmse(&logits(&mut session, &tokens, true), &want);
+                assert!(error <= 1e-10, "{at}: NMSE {error:e}");
+                let want = ids(&case["greedy"]);
+                assert_eq!(greedy(&mut session, &tokens, want.len()).0, want, "{at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn experts_that_ranks_cannot_share_say_so_with_their_numbers() {
+    let folder = data().join("families/mixtral");
+    let device = &devices()[0];
+    let told = |tp, ep| {
+        let mesh = Mesh {
+            ep,
+            ..Mesh::tensor(tp)
+        };
+        let ranks = (0..tp).map(|rank| {
+            let placement = Placement::new(mesh, rank, Split::even(tp), false);
+            (placement.expect("a placement"), Rc::clone(device))
+        });
+        let world = World::new(ranks.collect(), Rc::new(LocalComm)).expect("a world");
+        let files = open(&[folder.join("config.json"), folder.join("model.safetensors")]);
+        load(files, world, 7).err().map(|e| e.to_string())
+    };
+    let told = told(3, 3).expect("3 does not divide 8");
+    assert!(
+        told.ends_with("blk.0: ep 3 must divide 8 experts and 3 tensor-parallel ranks"),
+        "{told}"
+    );
 }
 
 /// The CPU device with so much memory.

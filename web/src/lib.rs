@@ -56,7 +56,7 @@ pub async fn devices() -> Result<JsValue, JsError> {
 ///
 /// `source` is `"builtin:tiny"`, `"opfs:NAME"`, an address, a `File` or `Blob`, bytes, or an array of these.
 /// `options` may have `device` (`auto`, `cpu`, `gpu`), `contextLength`, `kv` (`f16`, `f32`, `q8_0`), `prefillChunk`, and
-/// for shards `tp`, `pp`, `sequenceParallel`, `devices` (names, given to the ranks in turn) and `split` (`even`, `auto`
+/// for shards `tp`, `pp`, `ep`, `sequenceParallel`, `devices` (names, given to the ranks in turn) and `split` (`even`, `auto`
 /// or a share for each rank).
 /// `on_progress(phase, done, total)` is told how far `upload` (bytes) and `compile` are; it returns `true` to stop.
 ///

@@ -20,6 +20,7 @@ pub struct Load {
     device: Option<String>,
     tp: Option<usize>,
     pp: Option<usize>,
+    ep: Option<usize>,
     sequence_parallel: bool,
     split: Option<SplitOption>,
     devices: Vec<String>,
@@ -62,6 +63,7 @@ impl Load {
             mesh: Mesh {
                 tp: self.tp.unwrap_or(1),
                 pp: self.pp.unwrap_or(1),
+                ep: self.ep.unwrap_or(1),
                 ..Mesh::default()
             },
             sequence_parallel: self.sequence_parallel,

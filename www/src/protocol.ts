@@ -13,6 +13,8 @@ export interface LoadOptions {
   tp?: number;
   /** Pipeline stages: each holds some of the layers. */
   pp?: number;
+  /** Groups of the tensor-parallel ranks, each of which has some of the experts. */
+  ep?: number;
   /** Norms and residuals of a part of the tokens for each tensor-parallel rank. */
   sequenceParallel?: boolean;
   /** Devices, given to the ranks in turn: `["gpu", "cpu"]`. Without them all ranks share `device`. */

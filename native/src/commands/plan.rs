@@ -8,7 +8,7 @@ use console::style;
 use indicatif::DecimalBytes;
 use serde_json::json;
 use shardlight::DType;
-use shardlight::comm::{Mesh, SplitChoice};
+use shardlight::comm::SplitChoice;
 use shardlight::device::{self, DeviceChoice};
 use shardlight::plan::{self, DeviceSpec, Layout, Link, Phase, Request, SHAPES, Shape};
 use shardlight::shard::Split;
@@ -93,10 +93,7 @@ fn main_type(files: &ModelFiles) -> DType {
 }
 
 fn layout(args: &Plan) -> anyhow::Result<Layout> {
-    let mesh = Mesh {
-        ep: args.ep as usize,
-        ..args.shares.mesh()
-    };
+    let mesh = args.shares.mesh();
     let split = match &args.shares.split {
         SplitChoice::Even => Split::even(mesh.tp),
         SplitChoice::Of(shares) => Split::new(shares)?,
