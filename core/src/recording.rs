@@ -57,6 +57,8 @@ pub struct Recording {
     scratch: Vec<u64>,
     /// Scratch tensors that somebody reads after the run.
     kept: Vec<usize>,
+    /// Layers with experts, and those of each token `(T, k)`.
+    routes: Vec<(usize, Tensor)>,
     placement: Rc<Placement>,
 }
 
@@ -87,6 +89,7 @@ impl Recording {
             items: Vec::new(),
             scratch: Vec::new(),
             kept: Vec::new(),
+            routes: Vec::new(),
             placement,
         }
     }
@@ -132,6 +135,16 @@ impl Recording {
         if let Storage::Scratch(slot) = tensor.storage {
             self.kept.push(slot);
         }
+    }
+
+    /// Notes the experts `(T, k)` u32 that a layer's tokens go to.
+    pub fn note_route(&mut self, layer: usize, experts: &Tensor) {
+        self.routes.push((layer, experts.clone()));
+    }
+
+    /// What was noted of this recording's own layers, in their order.
+    pub fn routes(&self) -> &[(usize, Tensor)] {
+        &self.routes
     }
 
     /// Appends a call of `kernel`.

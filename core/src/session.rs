@@ -258,12 +258,37 @@ impl Session {
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated> {
         options.sampling.check()?;
-        let result = self.answer(tokens, options, on_event).await;
+        let mut result = self.answer(tokens, options, on_event).await;
+        if let Err(Error::Numeric(_)) = &result
+            && let Some(error) = self.unrouted().await?
+        {
+            result = Err(error);
+        }
         if result.is_err() {
             // What the cache holds is uncertain after a fault.
             self.past.clear();
         }
         result
+    }
+
+    /// Why there are no numbers, if it is a router: computes the conversation again.
+    async fn unrouted(&mut self) -> Result<Option<Error>> {
+        if self.config().moe.is_none() {
+            return Ok(None);
+        }
+        let past = std::mem::take(&mut self.past);
+        for (i, tokens) in past.chunks(self.ranks.chunk()).enumerate() {
+            let first = i * self.ranks.chunk();
+            if let Some((layer, token)) = self.ranks.unrouted(tokens, first).await? {
+                return Ok(Some(Error::Numeric(format!(
+                    "layer {layer}: the router's logits of token {} at position {} are not numbers, so it goes to \
+                     no expert; try another device or an f32 cache, or the file is damaged",
+                    tokens[token],
+                    first + token
+                ))));
+            }
+        }
+        Ok(None)
     }
 
     async fn answer(

@@ -223,3 +223,40 @@ fn a_conversation_reuses_its_cache_and_gives_the_same_text() {
         assert_eq!([first, second].concat(), ids(&case["greedy"]));
     }
 }
+
+#[test]
+fn a_router_that_gives_no_numbers_is_named_with_its_layer_and_token() {
+    let folder = data().join("families/mixtral");
+    let path = folder.join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (name, token) = ("model.layers.1.block_sparse_moe.gate.weight", 65usize);
+    // Where a tensor's bytes begin.
+    let start = |name: &str| {
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        tensor.data().as_ptr().addr() - bytes.as_ptr().addr()
+    };
+    let router = start(name);
+    bytes[router..router + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let source = |name: &str, bytes: Vec<u8>| -> Rc<dyn shardlight::weights::WeightSource> {
+        Rc::new(shardlight::weights::BytesSource::new(name, bytes))
+    };
+    let config = std::fs::read(folder.join("config.json")).expect("a configuration");
+    for device in devices() {
+        let sources = vec![
+            source("config.json", config.clone()),
+            source("model.safetensors", bytes.clone()),
+        ];
+        let files = pollster::block_on(ModelFiles::open(sources)).unwrap_or_else(|e| panic!("{e}"));
+        let mut session = load(files, &device, KvDType::F32, 7);
+        let options = shardlight::session::GenerateOptions::default();
+        let quiet = &mut |_: shardlight::session::Event<'_>| ControlFlow::Continue(());
+        let told = pollster::block_on(session.generate(&[token as u32, 7], &options, quiet));
+        let told = told
+            .map(|made| made.text)
+            .expect_err("no number")
+            .to_string();
+        let want = "layer 1: the router's logits of token 65 at position 0 are not numbers";
+        assert!(told.starts_with(want), "{}: {told}", device.info());
+    }
+}

@@ -2,8 +2,9 @@
 //! `y[t, c] = sum_j probs[t, j] x[t K + j, c] (+ shared_expert[t, c] (sigmoid(gate[t]))) (+ residual[t, c])`.
 //!
 //! Params: `T` tokens, `C` channels, `K` pairs of a token, `FIRST` and `COUNT` of the experts whose
-//! pairs are summed. Switches: `RESIDUAL`, `SHARED`, `GATE`.
+//! pairs are summed; of pairs that could not be routed the probability, NaN, is added. Switches: `RESIDUAL`, `SHARED`, `GATE`.
 
+use super::router::NOT_A_NUMBER;
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, expert_order, fold};
 use crate::device::Limits;
 use crate::device::cpu::{self, CpuDispatch};
@@ -63,9 +64,13 @@ fn cpu(d: &CpuDispatch<'_>) {
                 *y += scale * x;
             }
         };
+        let mut unrouted = 0.0;
         for pair in t * k..(t + 1) * k {
             if is_held(p, experts[pair]) {
                 add(&x[pair * channels..][..channels], probs[pair]);
+            } else if experts[pair] == NOT_A_NUMBER {
+                // NaN: a token must not go nowhere without a word.
+                unrouted += probs[pair];
             }
         }
         if let Some(shared) = shared {
@@ -74,6 +79,9 @@ fn cpu(d: &CpuDispatch<'_>) {
         }
         if let Some(residual) = residual {
             add(&residual[t * channels..][..channels], 1.0);
+        }
+        if unrouted != 0.0 {
+            y.iter_mut().for_each(|y| *y += unrouted);
         }
     });
 }
@@ -87,6 +95,8 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
             for pair in t * k..(t + 1) * k {
                 if is_held(p, arrays[2][pair] as u32) {
                     sum += arrays[1][pair] * arrays[0][pair * channels + c];
+                } else if arrays[2][pair] as u32 == NOT_A_NUMBER {
+                    sum += arrays[1][pair];
                 }
             }
             if p.is("SHARED") {

@@ -255,7 +255,7 @@ pub(super) async fn load(loader: &mut Loader<'_>, context: usize) -> Result<Box<
         let ffn = match config.experts(i) {
             Some(moe) => {
                 let act = config.hidden_act;
-                let moe = Moe::load(loader, &block_name, c, moe, act, scale).await?;
+                let moe = Moe::load(loader, i, c, moe, act, scale).await?;
                 FeedForward::Experts(Box::new(moe))
             }
             None => {

@@ -20,6 +20,8 @@ pub struct Moe {
     shared: Option<Shared>,
     /// Hidden channels of each expert that this rank holds.
     held: Range<usize>,
+    /// Number of the layer in the model.
+    layer: usize,
 }
 
 struct Shared {
@@ -29,7 +31,7 @@ struct Shared {
 }
 
 impl Moe {
-    /// Loads this rank's part of the block `name`: `ffn_gate_inp`, the experts, and `ffn_*_shexp` if there are
+    /// Loads this rank's part of the block `blk.{layer}`: `ffn_gate_inp`, the experts, and `ffn_*_shexp` if there are
     /// shared ones. What the block gives is multiplied by `scale`.
     ///
     /// # Errors
@@ -37,12 +39,13 @@ impl Moe {
     /// Those of [`Loader::weight`]; [`Error::Unsupported`] for a scale beside shared experts.
     pub async fn load(
         loader: &mut Loader<'_>,
-        name: &str,
+        layer: usize,
         channels: usize,
         config: &MoeConfig,
         activation: Activation,
         scale: f32,
     ) -> Result<Self> {
+        let name = &format!("blk.{layer}");
         let (count, hidden) = (config.num_experts, config.intermediate_size);
         let logits = Linear::load(loader, &format!("{name}.ffn_gate_inp"), count, channels).await?;
         let bias = format!("{name}.exp_probs_b.bias");
@@ -104,6 +107,7 @@ impl Moe {
             experts,
             shared,
             held: share.hidden,
+            layer,
         })
     }
 
@@ -122,6 +126,7 @@ impl Recording {
     pub fn moe(&mut self, x: &Tensor, residual: &Tensor, moe: &Moe) -> Result<Tensor> {
         let logits = self.linear(x, &moe.logits)?;
         let (ids, probs) = self.route(&logits, moe.selection_bias.as_ref(), &moe.router)?;
+        self.note_route(moe.layer, &ids);
         let out = self.experts(x, &ids, &moe.experts)?;
         let (splits, me) = {
             let placement = self.placement();

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::{DEFAULT_CONTEXT, MOST_TOP_K, Phase, Progress, SessionOptions};
 use crate::comm::{Placement, Program, World};
 use crate::device::{Buffer, Device, DeviceInfo};
+use crate::kernels::router::NOT_A_NUMBER;
 use crate::kv_cache::KvCache;
 use crate::models::{self, Model, ModelConfig, Share};
 use crate::recording::Recording;
@@ -340,6 +341,44 @@ impl Ranks {
         let step = self.world.prepare(recordings).await?;
         self.world.run(&step).await?;
         Ok(floats(&self.read(&step, &found[0]).await?))
+    }
+
+    /// Computes `tokens` at `position` again: the first layer whose router could not route one of them, and which.
+    pub(super) async fn unrouted(
+        &mut self,
+        tokens: &[u32],
+        position: usize,
+    ) -> Result<Option<(usize, usize)>> {
+        let n = tokens.len();
+        self.write_tokens(tokens, position, &[n])?;
+        let mut recordings = self.world.recordings();
+        for (rank, r) in self.ranks.iter().zip(&mut recordings) {
+            let (step, tokens) = self.inputs[rank.device].micro(0, n);
+            rank.model.forward(r, &tokens, &step, &rank.cache)?;
+            for (_, experts) in r.routes().to_vec() {
+                r.keep(&experts);
+            }
+        }
+        let routes: Vec<_> = recordings.iter().map(|r| r.routes().to_vec()).collect();
+        let step = self.world.prepare(recordings).await?;
+        self.world.run(&step).await?;
+        let mut found = None;
+        for (rank, routes) in routes.iter().enumerate() {
+            for (layer, experts) in routes {
+                let Some(buffer) = step.tensor(rank, experts) else {
+                    continue;
+                };
+                let bytes = self
+                    .world
+                    .device(rank)
+                    .read(&buffer, 0, experts.bytes())
+                    .await?;
+                let bad = words(&bytes).iter().position(|id| *id == NOT_A_NUMBER);
+                let place = bad.map(|pair| (*layer, pair / experts.cols()));
+                found = found.into_iter().chain(place).min();
+            }
+        }
+        Ok(found)
     }
 
     async fn read(&self, step: &Program, tensor: &Tensor) -> Result<Vec<u8>> {
