@@ -1,7 +1,7 @@
 //! Mixtures of experts in plans.
 //!
-//! The runtime has no such layers yet, so there is no recording to take: a dense model of one expert's hidden
-//! size is recorded, and each feed-forward block becomes a router, the experts of the rank and the collectives
+//! The runtime has no exchange of tokens between replicas, so there is no recording to take: a dense model of one
+//! expert's hidden size is recorded, and each feed-forward block becomes a router, the experts of the rank and the collectives
 //! between them. Tokens are spread over the experts evenly, as is expected of a trained router; a rank with any
 //! work has at least one expert that works. The split is Megatron-LM's: an expert belongs to one of `ep` ranks,
 //! which are tensor-parallel ranks and data-parallel replicas elsewhere; with `ep` 1 every expert is split like a
