@@ -44,6 +44,8 @@ pub enum Command {
     Plan(Plan),
     /// Run one kernel or layer on tensors from files, or list them all.
     Op(Op),
+    /// Make a model file out of another.
+    Synth(Synth),
     /// Download a model of the catalogue, or check it again.
     Pull(Pull),
     /// List the models of the catalogue and the files in the cache.
@@ -267,6 +269,30 @@ pub struct Op {
     pub device: Device,
     #[command(flatten)]
     pub format: Format,
+}
+
+/// Arguments of `synth`.
+#[derive(Args, Debug)]
+pub struct Synth {
+    /// A dense GGUF model of llama's shape, as in `run`; OUT is a mixture of experts that are all its
+    /// feed-forward blocks, with a random router, and so answers as it does.
+    #[arg(long, value_name = "MODEL", required = true)]
+    pub upcycle: String,
+    /// Experts of each layer.
+    #[arg(long, value_name = "E", default_value_t = 8)]
+    pub experts: usize,
+    /// Experts of a token.
+    #[arg(short, long, value_name = "K", default_value_t = 2)]
+    pub k: usize,
+    /// Seed of the router's weights.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Write over OUT if it is there.
+    #[arg(short, long)]
+    pub force: bool,
+    /// The GGUF file that is written.
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
 }
 
 /// Arguments of `pull`.

@@ -43,6 +43,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => commands::bench::run(&args, ui),
         Command::Plan(args) => commands::plan::run(&args, ui),
         Command::Op(args) => commands::op::run(&args, ui),
+        Command::Synth(args) => commands::synth::run(&args, ui),
         Command::Pull(args) => commands::pull::run(&args, ui),
         Command::List(args) => commands::list::run(&args),
         Command::Completions(args) => commands::completions::run(&args),

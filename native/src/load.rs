@@ -165,7 +165,8 @@ pub fn open(name: &str, ui: Ui) -> anyhow::Result<ModelFiles> {
     Ok(pollster::block_on(ModelFiles::open(sources))?)
 }
 
-fn sources(name: &str, ui: Ui) -> anyhow::Result<Vec<Rc<dyn WeightSource>>> {
+/// Where the bytes of a model are.
+pub fn sources(name: &str, ui: Ui) -> anyhow::Result<Vec<Rc<dyn WeightSource>>> {
     Ok(match resolve(name, ui)? {
         Origin::Builtin => vec![Rc::new(BytesSource::new(TINY_NAME, builtin::TINY))],
         Origin::Files(paths) => paths

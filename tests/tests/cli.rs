@@ -8,6 +8,8 @@ mod plan;
 mod program;
 #[path = "cli/shards.rs"]
 mod shards;
+#[path = "cli/synth.rs"]
+mod synth;
 
 use std::fs;
 

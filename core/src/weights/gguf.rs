@@ -17,12 +17,14 @@
 
 mod metadata;
 mod reader;
+mod upcycle;
 pub mod write;
 
 #[cfg(test)]
 mod tests;
 
 pub use metadata::{MetaArray, MetaValue, Metadata, Strings};
+pub use upcycle::{Upcycle, upcycle};
 pub use write::Writer;
 
 use std::pin::Pin;

@@ -13,4 +13,5 @@ pub mod plan;
 mod plan_check;
 pub mod pull;
 pub mod run;
+pub mod synth;
 pub mod tokenize;

@@ -19,7 +19,8 @@ struct Pending {
     name: String,
     dtype: DType,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    /// `None`: whoever writes the file has them.
+    bytes: Option<Vec<u8>>,
 }
 
 impl Default for Writer {
@@ -59,22 +60,38 @@ impl Writer {
             name: name.into(),
             dtype,
             shape: shape.into(),
-            bytes,
+            bytes: Some(bytes),
         });
         self
     }
 
-    /// The file.
+    /// Adds a tensor whose data the caller writes after [`Writer::head`].
+    #[must_use]
+    pub fn declare(mut self, name: &str, dtype: DType, shape: &[usize]) -> Self {
+        self.tensors.push(Pending {
+            name: name.into(),
+            dtype,
+            shape: shape.into(),
+            bytes: None,
+        });
+        self
+    }
+
+    /// Every tensor's data begins at a multiple of this.
+    fn alignment(&self) -> usize {
+        match self.metadata.iter().find(|(key, _)| key == ALIGNMENT_KEY) {
+            Some((_, MetaValue::U32(n))) if n.is_power_of_two() && *n <= 1 << 20 => *n as usize,
+            _ => DEFAULT_ALIGNMENT as usize,
+        }
+    }
+
+    /// All that is before the first tensor's data, padding to its alignment left out.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when a tensor's bytes are not what its type and shape need, or its type
-    /// has no number in ggml.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let alignment = match self.metadata.iter().find(|(key, _)| key == ALIGNMENT_KEY) {
-            Some((_, MetaValue::U32(n))) if n.is_power_of_two() && *n <= 1 << 20 => *n as usize,
-            _ => DEFAULT_ALIGNMENT as usize,
-        };
+    /// As [`Writer::to_bytes`].
+    pub fn head(&self) -> Result<Vec<u8>> {
+        let alignment = self.alignment();
         let mut out = b"GGUF".to_vec();
         out.extend(self.version.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
@@ -90,38 +107,58 @@ impl Writer {
             for &dim in tensor.shape.iter().rev() {
                 out.extend((dim as u64).to_le_bytes());
             }
-            out.extend(tensor.kind()?.to_le_bytes());
+            let (kind, len) = tensor.kind()?;
+            out.extend(kind.to_le_bytes());
             out.extend((offset as u64).to_le_bytes());
-            offset = (offset + tensor.bytes.len()).next_multiple_of(alignment);
+            offset = (offset + len).next_multiple_of(alignment);
         }
+        Ok(out)
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when a tensor's bytes are not what its type and shape need or were only declared;
+    /// [`Error::Unsupported`] when its type has no number in ggml.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut out = self.head()?;
         for tensor in &self.tensors {
-            out.resize(out.len().next_multiple_of(alignment), 0);
-            out.extend(&tensor.bytes);
+            let Some(bytes) = &tensor.bytes else {
+                return Err(Error::Invalid(format!(
+                    "tensor {}: no bytes given",
+                    tensor.name
+                )));
+            };
+            out.resize(out.len().next_multiple_of(self.alignment()), 0);
+            out.extend(bytes);
         }
         Ok(out)
     }
 }
 
 impl Pending {
-    /// ggml's number of the type, once bytes and shape are known to agree.
-    fn kind(&self) -> Result<u32> {
+    /// ggml's number of the type and the length in bytes, once bytes and shape are known to agree.
+    fn kind(&self) -> Result<(u32, usize)> {
         let rows = self.shape.iter().rev().skip(1);
         let row = self.shape.last().and_then(|&k| self.dtype.bytes(k));
         let need = row.and_then(|row| rows.clone().try_fold(row, |n, &d| n.checked_mul(d)));
-        if need != Some(self.bytes.len()) {
+        let given = self.bytes.as_ref().map(Vec::len).or(need);
+        let Some(need) = need.filter(|need| given == Some(*need)) else {
             return Err(Error::Invalid(format!(
                 "tensor {}: {} bytes given for {} {:?}",
                 self.name,
-                self.bytes.len(),
+                given.unwrap_or(0),
                 self.dtype,
                 self.shape
             )));
-        }
+        };
         let kind = (0..64).find(|&kind| DType::from_ggml(kind) == Some(self.dtype));
-        kind.ok_or_else(|| Error::Unsupported {
+        let kind = kind.ok_or_else(|| Error::Unsupported {
             what: format!("tensor {}: type {} in GGUF", self.name, self.dtype),
             supported: "the weight types".into(),
-        })
+        })?;
+        Ok((kind, need))
     }
 }
 

@@ -1,0 +1,74 @@
+//! `shardlight synth` from outside.
+
+use std::fs;
+
+use super::TINY;
+use crate::program::Program;
+
+fn synth(args: &[&str]) -> Program {
+    let mut all = vec!["synth"];
+    all.extend(args);
+    Program::new(&all)
+}
+
+/// What a failing program says on standard error.
+fn told(mut program: Program, code: i32) -> String {
+    let end = program.run();
+    assert_eq!((end.code, end.stdout.as_str()), (Some(code), ""), "{end:?}");
+    end.stderr
+}
+
+#[test]
+fn an_upcycled_model_answers_as_the_dense_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("moe.gguf");
+    let path = path.to_str().expect("UTF-8");
+    let made = synth(&["--upcycle", TINY, "--experts", "5", "-k", "3", path])
+        .run()
+        .ok();
+    assert_eq!(made.stdout.trim(), path);
+    let answer = |model: &str| {
+        let args = [
+            "run",
+            "-m",
+            model,
+            "--device",
+            "cpu",
+            "--temp",
+            "0",
+            "-n",
+            "32",
+            "Tell me a story",
+        ];
+        Program::new(&args).run().ok().stdout
+    };
+    assert_eq!(answer(path), answer(TINY));
+
+    let before = fs::read(path).expect("a file");
+    let said = told(synth(&["--upcycle", TINY, path]), 2);
+    assert!(
+        said.contains("is there already; --force writes over it"),
+        "{said}"
+    );
+    assert_eq!(fs::read(path).expect("a file"), before);
+    let said = told(synth(&["--upcycle", path, "--force", path]), 1);
+    assert!(said.contains("already a mixture of experts"), "{said}");
+    assert_eq!(fs::read(path).expect("a file"), before, "nothing lost");
+    for (experts, k) in [("2", "3"), ("0", "1"), ("513", "1"), ("4", "0")] {
+        let args = [
+            "--upcycle",
+            TINY,
+            "--experts",
+            experts,
+            "-k",
+            k,
+            "--force",
+            path,
+        ];
+        let said = told(synth(&args), 1);
+        let want = format!("{k} of {experts} experts; there can be 512");
+        assert!(said.contains(&want), "{said}");
+    }
+    let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
+    assert_eq!(left.len(), 1, "nothing is left behind: {left:?}");
+}
