@@ -3,8 +3,8 @@
 //
 // x              (T K, C)  f32  read   what the experts gave, pair by pair
 // probs          (T, K)    f32  read
-// experts        (T, K)    u32  read   pairs of experts outside FIRST .. FIRST + COUNT are left out; of those
-//                                      that router.wgsl could not route the probability, NaN, is added
+// experts        (T, K)    u32  read   pairs of experts outside FIRST .. FIRST + COUNT are left out, but
+//                                      not a NaN of probs: router.wgsl could not route the token
 // residual       (T, C)    f32  read, with RESIDUAL
 // shared_expert  (T, C)    f32  read, with SHARED: what it gave
 // gate           (T,)      f32  read, with GATE: its logit
@@ -55,8 +55,8 @@ fn main(
         let pair = t * args.K + j;
         if experts[pair] - args.FIRST < args.COUNT {
             sum += probs[pair] * x[pair * args.C + c];
-        } else if experts[pair] == 0xFFFFFFFFu {
-            // Not a number. A token must not go nowhere without a word.
+        } else if (bitcast<u32>(probs[pair]) & 0x7FFFFFFFu) > 0x7F800000u {
+            // A token must not go nowhere without a word.
             sum += probs[pair];
         }
     }

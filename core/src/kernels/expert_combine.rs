@@ -2,9 +2,8 @@
 //! `y[t, c] = sum_j probs[t, j] x[t K + j, c] (+ shared_expert[t, c] (sigmoid(gate[t]))) (+ residual[t, c])`.
 //!
 //! Params: `T` tokens, `C` channels, `K` pairs of a token, `FIRST` and `COUNT` of the experts whose
-//! pairs are summed; of pairs that could not be routed the probability, NaN, is added. Switches: `RESIDUAL`, `SHARED`, `GATE`.
+//! pairs are summed; a NaN among the other pairs' probs counts too: their token could not be routed. Switches: `RESIDUAL`, `SHARED`, `GATE`.
 
-use super::router::NOT_A_NUMBER;
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, expert_order, fold};
 use crate::device::Limits;
 use crate::device::cpu::{self, CpuDispatch};
@@ -64,13 +63,13 @@ fn cpu(d: &CpuDispatch<'_>) {
                 *y += scale * x;
             }
         };
-        let mut unrouted = 0.0;
+        let mut unrouted = 0.0f32;
         for pair in t * k..(t + 1) * k {
             if is_held(p, experts[pair]) {
                 add(&x[pair * channels..][..channels], probs[pair]);
-            } else if experts[pair] == NOT_A_NUMBER {
-                // NaN: a token must not go nowhere without a word.
-                unrouted += probs[pair];
+            } else if probs[pair].is_nan() {
+                // A token must not go nowhere without a word.
+                unrouted = f32::NAN;
             }
         }
         if let Some(shared) = shared {
@@ -80,8 +79,8 @@ fn cpu(d: &CpuDispatch<'_>) {
         if let Some(residual) = residual {
             add(&residual[t * channels..][..channels], 1.0);
         }
-        if unrouted != 0.0 {
-            y.iter_mut().for_each(|y| *y += unrouted);
+        if unrouted.is_nan() {
+            y.fill(unrouted);
         }
     });
 }
@@ -95,7 +94,7 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
             for pair in t * k..(t + 1) * k {
                 if is_held(p, arrays[2][pair] as u32) {
                     sum += arrays[1][pair] * arrays[0][pair * channels + c];
-                } else if arrays[2][pair] as u32 == NOT_A_NUMBER {
+                } else if arrays[1][pair].is_nan() {
                     sum += arrays[1][pair];
                 }
             }

@@ -166,7 +166,7 @@ fn parameters(tensor: &TensorInfo) -> u64 {
 /// Name and value of what the configuration says, in the words of Hugging Face.
 fn config(files: &ModelFiles) -> Vec<(&'static str, Value)> {
     let c = &files.config;
-    vec![
+    let mut fields = vec![
         ("architecture", json!(c.architecture)),
         ("num_hidden_layers", json!(c.num_hidden_layers)),
         ("hidden_size", json!(c.hidden_size)),
@@ -178,7 +178,25 @@ fn config(files: &ModelFiles) -> Vec<(&'static str, Value)> {
         ("max_position_embeddings", json!(c.max_position_embeddings)),
         ("rms_norm_eps", json!(c.rms_norm_eps)),
         ("rope_theta", json!(c.rope.theta)),
-    ]
+    ];
+    if let Some(window) = &c.window {
+        fields.push(("sliding_window", json!(window.tokens)));
+    }
+    if let Some(latent) = &c.latent {
+        fields.push(("kv_lora_rank", json!(latent.kv_lora_rank)));
+    }
+    if let Some(moe) = &c.moe {
+        fields.extend([
+            ("num_experts", json!(moe.num_experts)),
+            ("num_experts_per_tok", json!(moe.router.k)),
+            ("moe_intermediate_size", json!(moe.intermediate_size)),
+        ]);
+        if moe.shared_intermediate_size > 0 {
+            let size = json!(moe.shared_intermediate_size);
+            fields.push(("shared_expert_intermediate_size", size));
+        }
+    }
+    fields
 }
 
 /// What a GGUF file says about itself, if it does.

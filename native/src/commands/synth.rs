@@ -1,7 +1,5 @@
 //! `shardlight synth`: a model file made out of another.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
@@ -36,20 +34,9 @@ pub fn run(args: &Synth, ui: Ui) -> anyhow::Result<()> {
         chosen: args.k,
         seed: args.seed,
     };
-    let mut part = OsString::from(out);
-    part.push(".part");
-    let part = Path::new(&part);
-    let made = write(part, |write| {
+    write(out, |write| {
         pollster::block_on(upcycle(source.as_ref(), how, write))
-    });
-    let made = made.and_then(|()| {
-        fs::rename(part, out).with_context(|| format!("{}: cannot be written", out.display()))
-    });
-    if made.is_err() {
-        // There may be none; the first error is the one to tell.
-        let _ = fs::remove_file(part);
-    }
-    made?;
+    })?;
     let mut told = Out::new();
     told.line(out.display())?;
     told.finish()
@@ -57,18 +44,33 @@ pub fn run(args: &Synth, ui: Ui) -> anyhow::Result<()> {
 
 type Pieces<'a> = dyn FnMut(&[u8]) -> shardlight::Result<()> + 'a;
 
+/// Into a file of a new name beside `path`, which then takes its place; without it nothing is left behind.
 fn write(
     path: &Path,
     make: impl FnOnce(&mut Pieces<'_>) -> shardlight::Result<()>,
 ) -> anyhow::Result<()> {
-    let place = path.display();
-    let file = File::create(path).with_context(|| format!("{place}: cannot be written"))?;
-    let mut file = BufWriter::new(file);
+    let failed = || format!("{}: cannot be written", path.display());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".shardlight-").suffix(".part");
+    #[cfg(unix)]
+    {
+        // As any other new file; temporary ones are for their owner only.
+        use std::os::unix::fs::PermissionsExt as _;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let part = builder.tempfile_in(folder).with_context(failed)?;
+    let mut file = BufWriter::new(part);
     make(&mut |piece| {
         file.write_all(piece)
-            .map_err(|e| Error::io(place.to_string(), e))
+            .map_err(|e| Error::io(path.display().to_string(), e))
     })?;
-    let file = file.into_inner().map_err(|e| e.into_error());
-    file.and_then(|file| file.sync_all())
-        .with_context(|| format!("{place}: cannot be written"))
+    let part = file.into_inner().map_err(|e| e.into_error());
+    let part = part.with_context(failed)?;
+    part.as_file().sync_all().with_context(failed)?;
+    part.persist(path).with_context(failed)?;
+    Ok(())
 }

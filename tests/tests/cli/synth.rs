@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::TINY;
+use super::{TINY, json};
 use crate::program::Program;
 
 fn synth(args: &[&str]) -> Program {
@@ -43,6 +43,16 @@ fn an_upcycled_model_answers_as_the_dense_one() {
         Program::new(&args).run().ok().stdout
     };
     assert_eq!(answer(path), answer(TINY));
+    let config = json(&Program::new(&["info", "-m", path, "--json"]).run().ok())["config"].clone();
+    let fields = [
+        "num_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+    ];
+    assert_eq!(
+        fields.map(|name| config[name].as_u64()),
+        [5, 3, 384].map(Some)
+    );
 
     let before = fs::read(path).expect("a file");
     let said = told(synth(&["--upcycle", TINY, path]), 2);
@@ -69,6 +79,13 @@ fn an_upcycled_model_answers_as_the_dense_one() {
         let want = format!("{k} of {experts} experts; there can be 512");
         assert!(said.contains(&want), "{said}");
     }
+    // A file of a likely name is nobody's but the user's.
+    let other = format!("{path}.part");
+    fs::write(&other, "mine").expect("writes");
+    told(synth(&["--upcycle", TINY, "-k", "9", "--force", path]), 1);
+    synth(&["--upcycle", TINY, "--force", path]).run().ok();
+    assert_eq!(fs::read(&other).expect("a file"), b"mine");
+    fs::remove_file(&other).expect("removes");
     let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
     assert_eq!(left.len(), 1, "nothing is left behind: {left:?}");
 }

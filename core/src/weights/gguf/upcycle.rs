@@ -68,7 +68,6 @@ pub async fn upcycle(
             supported: "dense models of architecture llama".into(),
         });
     }
-    let channels = header.metadata.u32("llama.embedding_length")? as usize;
     let mut out = Writer::new();
     for (key, value) in header.metadata.iter() {
         if keys.iter().all(|(new, _)| new != key) {
@@ -80,19 +79,19 @@ pub async fn upcycle(
     }
     let mut parts = Vec::with_capacity(header.tensors.len());
     for tensor in &header.tensors {
-        let Some((block, which)) = feed_forward(&tensor.name) else {
+        let Some((layer, which)) = feed_forward(&tensor.name) else {
             out = out.declare(&tensor.name, tensor.dtype, &tensor.shape);
             parts.push(Part::Copies(tensor, 1));
             continue;
         };
         if which == "gate" {
-            let layer = block.trim_start_matches("blk.").parse().unwrap_or(0);
-            let router = format!("{block}.ffn_gate_inp.weight");
+            let channels = tensor.row_len();
+            let router = format!("blk.{layer}.ffn_gate_inp.weight");
             out = out.declare(&router, DType::F32, &[experts, channels]);
             parts.push(Part::Router(channels, layer));
         }
         let shape = [&[experts], &tensor.shape[..]].concat();
-        let all = format!("{block}.ffn_{which}_exps.weight");
+        let all = format!("blk.{layer}.ffn_{which}_exps.weight");
         out = out.declare(&all, tensor.dtype, &shape);
         parts.push(Part::Copies(tensor, experts));
     }
@@ -122,19 +121,24 @@ pub async fn upcycle(
                 // Logits of about unit variance for normalised inputs.
                 let scale = (12.0 / channels as f32).sqrt();
                 let weight = |n: u32| scale * (to_uniform(draw.word(n)) - 0.5);
-                let weights: Vec<u8> = (0..(experts * channels) as u32)
-                    .flat_map(|n| weight(n).to_le_bytes())
-                    .collect();
-                write(&weights)?;
-                at += weights.len() as u64;
+                for expert in 0..experts {
+                    let first = expert * channels;
+                    let row: Vec<u8> = (first..first + channels)
+                        .flat_map(|n| weight(n as u32).to_le_bytes())
+                        .collect();
+                    write(&row)?;
+                    at += row.len() as u64;
+                }
             }
         }
     }
     Ok(())
 }
 
-/// The block and the matrix (`gate`, `up` or `down`) that a feed-forward tensor's name says.
-fn feed_forward(name: &str) -> Option<(&str, &str)> {
-    let (block, which) = name.strip_suffix(".weight")?.rsplit_once(".ffn_")?;
-    matches!(which, "gate" | "up" | "down").then_some((block, which))
+/// The layer and the matrix (`gate`, `up` or `down`) that a feed-forward tensor's name says.
+fn feed_forward(name: &str) -> Option<(u32, &str)> {
+    let rest = name.strip_prefix("blk.")?.strip_suffix(".weight")?;
+    let (layer, which) = rest.split_once(".ffn_")?;
+    let which = ["gate", "up", "down"].into_iter().find(|w| *w == which)?;
+    Some((layer.parse().ok()?, which))
 }
