@@ -133,6 +133,7 @@ pub const SHARED: &[Source] = &[
     ("gated", include_str!("shared/gated.wgsl")),
     ("kv_store", include_str!("shared/kv_store.wgsl")),
     ("linear", include_str!("shared/linear.wgsl")),
+    ("mxfp4", include_str!("shared/mxfp4.wgsl")),
     ("negative_log", include_str!("shared/negative_log.wgsl")),
     ("order", include_str!("shared/order.wgsl")),
     ("packed_dot", include_str!("shared/packed_dot.wgsl")),

@@ -32,6 +32,9 @@ pub enum DType {
     Q5K,
     /// 6-bit, 16 sub-blocks of 16 with 8-bit scales, 256 elements a block.
     Q6K,
+    /// 4-bit floats of one sign, two exponent and one fraction bits, with a power of two for 32 of them: a block. OCP's
+    /// Microscaling Formats 1.0, as ggml stores it.
+    Mxfp4,
     /// Unsigned 32-bit integer (token ids, positions); never a weight.
     U32,
 }
@@ -50,13 +53,16 @@ impl DType {
         DType::Q4K,
         DType::Q5K,
         DType::Q6K,
+        DType::Mxfp4,
     ];
 
     /// Elements per block: 1 for float types.
     pub const fn block_len(self) -> usize {
         match self {
             DType::F32 | DType::F16 | DType::BF16 | DType::U32 => 1,
-            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => 32,
+            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 | DType::Mxfp4 => {
+                32
+            }
             DType::Q4K | DType::Q5K | DType::Q6K => 256,
         }
     }
@@ -74,6 +80,7 @@ impl DType {
             DType::Q4K => 144,
             DType::Q5K => 176,
             DType::Q6K => 210,
+            DType::Mxfp4 => 17,
         }
     }
 
@@ -101,6 +108,7 @@ impl DType {
             DType::Q4K => "q4_k",
             DType::Q5K => "q5_k",
             DType::Q6K => "q6_k",
+            DType::Mxfp4 => "mxfp4",
             DType::U32 => "u32",
         }
     }
@@ -119,6 +127,7 @@ impl DType {
             13 => DType::Q5K,
             14 => DType::Q6K,
             30 => DType::BF16,
+            39 => DType::Mxfp4,
             _ => return None,
         })
     }

@@ -17,7 +17,7 @@ OUT = Path(__file__).resolve().parents[1] / "data" / "dequant"
 TYPES = {
     T.F32: [], T.F16: [], T.BF16: [],
     T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0],
-    T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
+    T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208], T.MXFP4: [],
 }
 
 
@@ -30,6 +30,11 @@ def blocks(rng, t, n):
         bits = rng.integers(0, 1 << 16, n, dtype=np.uint16)
         bits = np.where(bits & 0x7C00 == 0x7C00, bits & 0xBFFF, bits).astype("<u2")
         b[:, at : at + 2] = bits.view(np.uint8).reshape(n, 2)
+    if t == T.MXFP4:
+        # The smallest and largest exponents, 255 among them, which ggml does not take for NaN; with those above 252 only
+        # values that stay finite.
+        b[:8, 0] = [0, 1, 2, 3, 252, 253, 254, 255]
+        b[5:8, 1:] &= np.array([0xDD, 0xBB, 0x99], dtype=np.uint8)[:, None]
     if t in (T.F32, T.BF16):
         top = b[:, -2:].copy().view("<u2")
         b[:, -2:] = np.where(top & 0x7F80 == 0x7F80, top & 0xBFFF, top).astype("<u2").view(np.uint8)

@@ -337,7 +337,7 @@ mod tests {
         let told = shape.files(DType::Q4K).err().unwrap().to_string();
         assert!(
             told.starts_with("smollm2-135m: token_embd.weight of q4_k: rows of 576")
-                && told.ends_with("supported: f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0"),
+                && told.ends_with("supported: f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, mxfp4"),
             "{told}"
         );
         assert!(

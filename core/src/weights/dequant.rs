@@ -39,6 +39,7 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q4K => decode_q4_k,
         DType::Q5K => decode_q5_k,
         DType::Q6K => decode_q6_k,
+        DType::Mxfp4 => decode_mxfp4,
     };
     for (block, y) in blocks.zip(out.chunks_exact_mut(dtype.block_len())) {
         decode(block, y);
@@ -162,6 +163,30 @@ fn decode_q6_k(b: &[u8], y: &mut [f32]) {
     }
 }
 
+/// Twice the 16 values of an e2m1 number, which are integers; minus zero is zero, as in ggml (`kvalues_mxfp4`).
+pub(crate) const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Half of the power of two that the byte `e` of type e8m0 stands for, `2^(e - 128)`. 255, the standard's NaN, is
+/// the next power.
+///
+/// Source: ggml, `ggml_e8m0_to_fp32_half`.
+pub(crate) const fn half_e8m0(e: u8) -> f32 {
+    f32::from_bits(match e {
+        0 | 1 => 0x0020_0000 << e,
+        e => (e as u32 - 1) << 23,
+    })
+}
+
+// e: e8m0, qs[16]: element j in the low nibble of byte j, element j + 16 in the high one.
+fn decode_mxfp4(b: &[u8], y: &mut [f32]) {
+    let d = half_e8m0(b[0]);
+    for j in 0..16 {
+        let q = b[1 + j];
+        y[j] = d * f32::from(E2M1[usize::from(q & 15)]);
+        y[j + 16] = d * f32::from(E2M1[usize::from(q >> 4)]);
+    }
+}
+
 /// Encodes `x` in ggml's layout: valid blocks that [`dequantize`] to values near `x`.
 ///
 /// `x` must be finite, and for the f16-scaled types within about ±60,000. Not ggml's
@@ -189,6 +214,7 @@ pub fn quantize(dtype: DType, x: &[f32]) -> Vec<u8> {
             DType::Q4K => encode_k(x, 4, &mut out),
             DType::Q5K => encode_k(x, 5, &mut out),
             DType::Q6K => encode_q6_k(x, &mut out),
+            DType::Mxfp4 => encode_mxfp4(x, &mut out),
         }
     }
     out
@@ -311,6 +337,18 @@ fn encode_q6_k(x: &[f32], out: &mut Vec<u8>) {
     out.extend(d.to_le_bytes());
 }
 
+// The largest value has the exponent of 4, as ggml has it: what is above 6 becomes 6.
+fn encode_mxfp4(x: &[f32], out: &mut Vec<u8>) {
+    let top = x.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+    let e = ((top.to_bits() >> 23) as u8).saturating_sub(2);
+    out.push(e);
+    let nearest = |x: f32| {
+        let error = |q: u8| (half_e8m0(e) * f32::from(E2M1[usize::from(q)]) - x).abs();
+        (1..16).fold(0, |best, q| if error(q) < error(best) { q } else { best })
+    };
+    out.extend((0..16).map(|j| nearest(x[j]) | nearest(x[j + 16]) << 4));
+}
+
 /// `n` blocks of random bits with finite scales, the same for the same `seed`: inputs for tests,
 /// benches and known-answer checks. Float types get finite values of either sign.
 pub fn random_blocks(dtype: DType, n: usize, seed: u64) -> Vec<u8> {
@@ -324,7 +362,7 @@ pub fn random_blocks(dtype: DType, n: usize, seed: u64) -> Vec<u8> {
     };
     // Where a block has f16 values: scales of about 2^-12 to 2^-4, either sign.
     let scales: &[usize] = match dtype {
-        DType::F32 | DType::F16 | DType::BF16 | DType::U32 => &[],
+        DType::F32 | DType::F16 | DType::BF16 | DType::U32 | DType::Mxfp4 => &[],
         DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
         DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
         DType::Q6K => &[208],
@@ -344,6 +382,9 @@ pub fn random_blocks(dtype: DType, n: usize, seed: u64) -> Vec<u8> {
             let r = next();
             let bits = (r as u16 & 0x83FF) | (3 + (r >> 32) as u16 % 8) << 10;
             block[i..i + 2].copy_from_slice(&bits.to_le_bytes());
+        }
+        if dtype == DType::Mxfp4 {
+            block[0] = 115 + (next() >> 32) as u8 % 8;
         }
         out.extend(&block);
     }

@@ -46,6 +46,10 @@ const RECORDED: &[(DType, &[u8])] = &[
         DType::Q6K,
         include_bytes!("../../../tests/data/dequant/q6_k.bin"),
     ),
+    (
+        DType::Mxfp4,
+        include_bytes!("../../../tests/data/dequant/mxfp4.bin"),
+    ),
 ];
 
 #[test]
@@ -99,6 +103,7 @@ fn quantized_values_decode_to_near_values() {
         (DType::Q4K, 0.021),
         (DType::Q5K, 0.012),
         (DType::Q6K, 0.009),
+        (DType::Mxfp4, 0.026),
     ];
     for (dtype, bound) in bounds {
         let bytes = quantize(dtype, &x);

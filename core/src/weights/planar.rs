@@ -18,6 +18,7 @@
 //! | q4_k | 16 B a chunk: nibbles | 16 C: 16 B a superblock: u32 d \| dmin << 16, then the 12 scale bytes of ggml | | |
 //! | q5_k | 16 B a chunk: low nibbles | 16 C: 16 B a superblock, as q4_k | 16 C + 16 S: u32 fifth bits a chunk | |
 //! | q6_k | 16 B a chunk: low nibbles | 16 C: 16 B a superblock: 16 int8 scales | 16 C + 16 S: 2 u32 of high pairs a chunk | 24 C + 16 S: f16 d a superblock |
+//! | mxfp4 | 16 B a chunk: nibbles, of e2m1 | 16 C: u8 e8m0 a chunk | | |
 //!
 //! d, m and dmin are f16 bits; "d | m << 16" has d in the low half. All planes start at a multiple
 //! of 4 bytes, and those with 16 B entries at a multiple of 16. [`RowLayout`] has the offsets.
@@ -36,7 +37,7 @@
 
 use half::{bf16, f16};
 
-use super::dequant::{f16_at, scale_min_k4, u32_at};
+use super::dequant::{E2M1, f16_at, half_e8m0, scale_min_k4, u32_at};
 use crate::DType;
 
 /// Elements of a chunk.
@@ -89,6 +90,7 @@ impl RowLayout {
             DType::Q4K => (16, 16 * superblocks, 0, 0),
             DType::Q5K => (16, 16 * superblocks, 4 * chunks, 0),
             DType::Q6K => (16, 16 * superblocks, 8 * chunks, 2 * superblocks),
+            DType::Mxfp4 => (16, chunks, 0, 0),
         };
         let start = quants * chunks;
         RowLayout {
@@ -144,6 +146,7 @@ pub fn repack_rows(dtype: DType, k: usize, src: &[u8], dst: &mut [u8]) {
             }
             DType::Q4_0 => repack_q4::<18, 2>(src, quants, side),
             DType::Q4_1 => repack_q4::<20, 4>(src, quants, side),
+            DType::Mxfp4 => repack_q4::<17, 1>(src, quants, side),
             DType::Q5_0 => repack_q5::<22, 2>(src, quants, side, layout.b - layout.a),
             DType::Q5_1 => repack_q5::<24, 4>(src, quants, side, layout.b - layout.a),
             DType::Q8_0 => repack_q8_0(src, quants, side),
@@ -210,7 +213,7 @@ fn put_words(dst: &mut [u8; 16], words: [u32; 4]) {
     }
 }
 
-/// q4_0 and q4_1: `SIDE` bytes of d or d and m, then 16 of nibbles.
+/// q4_0, q4_1 and mxfp4: `SIDE` bytes of d, d and m or e, then 16 of nibbles.
 fn repack_q4<const BLOCK: usize, const SIDE: usize>(src: &[u8], quants: &mut [u8], a: &mut [u8]) {
     let blocks = src.as_chunks::<BLOCK>().0;
     let chunks = quants.as_chunks_mut::<16>().0;
@@ -384,6 +387,7 @@ pub fn decode_row(dtype: DType, k: usize, row: &[u8], out: &mut [f32]) {
                 let scale = row[at.a + i / 16] as i8;
                 f16_at(row, at.c + 2 * sup) * f32::from(scale) * q as f32
             }
+            DType::Mxfp4 => half_e8m0(row[at.a + chunk]) * f32::from(E2M1[nibble as usize]),
         };
     }
 }
@@ -442,6 +446,7 @@ mod tests {
         assert_eq!(layout(DType::Q4K, 512), [16, 2, 256, 288, 288, 288]);
         assert_eq!(layout(DType::Q5K, 512), [16, 2, 256, 288, 352, 352]);
         assert_eq!(layout(DType::Q6K, 512), [16, 2, 256, 288, 416, 432]);
+        assert_eq!(layout(DType::Mxfp4, 96), [3, 0, 48, 51, 51, 64]);
         for &dtype in DType::WEIGHTS {
             for k in lengths(dtype) {
                 let l = RowLayout::new(dtype, k);

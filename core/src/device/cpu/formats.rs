@@ -10,6 +10,7 @@ use half::f16;
 
 use super::simd::{Simd, bytes32, lanes};
 use crate::DType;
+use crate::weights::dequant::half_e8m0;
 
 /// All f16 values as f32. Scales are converted one by one, for which a load is the cheapest
 /// way: models use a few thousand of the values, which stay in the cache.
@@ -91,6 +92,8 @@ pub struct Q4K;
 pub struct Q5K;
 /// `q6_k`: 128 bytes of low nibbles, 64 of high pairs, 16 signed scales, f16 d.
 pub struct Q6K;
+/// `mxfp4`: e8m0, 16 bytes of e2m1.
+pub struct Mxfp4;
 
 impl Format for F32 {
     const LEN: usize = 16;
@@ -298,6 +301,18 @@ impl Format for Q6K {
     }
 }
 
+impl Format for Mxfp4 {
+    const LEN: usize = 32;
+    const BYTES: usize = 17;
+    const RUN: usize = 0;
+    const FACTOR: f32 = 0.0;
+
+    #[inline(always)]
+    fn block<S: Simd, K: Sink<S>>(s: S, _: &F16Table, b: &[u8], sink: &mut K) {
+        sink.shifted(s, 0, s.e2m1s(lanes(b, 1)), half_e8m0(b[0]), 0.0);
+    }
+}
+
 /// Runs `$body` with `$f` standing for the [`Format`] of `$dtype`.
 macro_rules! with_format {
     ($dtype:expr, $f:ident => $body:expr) => {
@@ -344,6 +359,10 @@ macro_rules! with_format {
             }
             DType::Q6K => {
                 type $f = $crate::device::cpu::formats::Q6K;
+                $body
+            }
+            DType::Mxfp4 => {
+                type $f = $crate::device::cpu::formats::Mxfp4;
                 $body
             }
         }

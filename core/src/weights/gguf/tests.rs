@@ -368,7 +368,8 @@ fn dimensions_are_checked() {
 
 #[test]
 fn types_and_rows_are_checked() {
-    let supported = "supported: f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k";
+    let supported =
+        "supported: f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k, mxfp4";
     assert_eq!(
         one_tensor(&[256], 16, 0),
         format!("m.gguf: tensor w: type iq2_xxs (16); {supported}")

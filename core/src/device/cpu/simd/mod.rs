@@ -188,6 +188,8 @@ pub trait Simd: Copy {
     fn bf16s(self, b: &[u8; 32]) -> Self::V;
     /// Low and high nibbles of 16 bytes as numbers.
     fn nibbles(self, b: &[u8; 16]) -> [Self::V; 2];
+    /// Low and high nibbles of 16 bytes as numbers of type e2m1, doubled: [`E2M1`](crate::weights::dequant::E2M1).
+    fn e2m1s(self, b: &[u8; 16]) -> [Self::V; 2];
     /// Adds 16 to the lanes whose bit is set.
     fn add_16(self, v: Self::V, bits: u16) -> Self::V;
 

@@ -3,6 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::Simd;
+use crate::weights::dequant::E2M1;
 
 /// NEON.
 #[derive(Clone, Copy)]
@@ -48,6 +49,20 @@ fn words(b: uint8x16_t) -> [uint32x4_t; 4] {
 fn unsigned(b: uint8x16_t) -> [float32x4_t; 4] {
     let w = words(b);
     each!(I => vcvtq_f32_u32(w[I]))
+}
+
+/// 16 signed bytes as numbers.
+#[inline(always)]
+fn signed(b: int8x16_t) -> [float32x4_t; 4] {
+    vector!({
+        let (low, high) = (vmovl_s8(vget_low_s8(b)), vmovl_high_s8(b));
+        [
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+            vcvtq_f32_s32(vmovl_high_s16(low)),
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+            vcvtq_f32_s32(vmovl_high_s16(high)),
+        ]
+    })
 }
 
 /// 16 little-endian u16 as four vectors of words.
@@ -149,16 +164,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn i8s(self, b: &[u8; 16]) -> Self::V {
-        vector!({
-            let b = vreinterpretq_s8_u8(vld1q_u8(b.as_ptr()));
-            let (low, high) = (vmovl_s8(vget_low_s8(b)), vmovl_high_s8(b));
-            [
-                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
-                vcvtq_f32_s32(vmovl_high_s16(low)),
-                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
-                vcvtq_f32_s32(vmovl_high_s16(high)),
-            ]
-        })
+        vector!(signed(vreinterpretq_s8_u8(vld1q_u8(b.as_ptr()))))
     }
     // Exponent and fraction moved into place are 2^-112 of the value, subnormal f16 included;
     // an infinity or NaN then still has to get f32's largest exponent.
@@ -188,6 +194,16 @@ impl Simd for Neon {
             [
                 unsigned(vandq_u8(b, vdupq_n_u8(15))),
                 unsigned(vshrq_n_u8::<4>(b)),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn e2m1s(self, b: &[u8; 16]) -> [Self::V; 2] {
+        vector!({
+            let (b, table) = (vld1q_u8(b.as_ptr()), vld1q_s8(E2M1.as_ptr()));
+            [
+                signed(vqtbl1q_s8(table, vandq_u8(b, vdupq_n_u8(15)))),
+                signed(vqtbl1q_s8(table, vshrq_n_u8::<4>(b))),
             ]
         })
     }

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::Simd;
+use crate::weights::dequant::E2M1;
 
 /// Plain Rust.
 #[derive(Clone, Copy)]
@@ -109,6 +110,11 @@ impl Simd for Scalar {
     #[inline(always)]
     fn nibbles(self, b: &[u8; 16]) -> [[f32; 16]; 2] {
         [b.map(|b| f32::from(b & 15)), b.map(|b| f32::from(b >> 4))]
+    }
+    #[inline(always)]
+    fn e2m1s(self, b: &[u8; 16]) -> [[f32; 16]; 2] {
+        let value = |q: u8| f32::from(E2M1[usize::from(q)]);
+        [b.map(|b| value(b & 15)), b.map(|b| value(b >> 4))]
     }
     #[inline(always)]
     fn add_16(self, v: [f32; 16], bits: u16) -> [f32; 16] {

@@ -20,6 +20,7 @@ impl Task for Everything<'_> {
         let mixed = s.or(s.and(s.shl::<2>(bytes), 0xE0), signed);
         let [wide0, wide1] = s.widen(mixed);
         let [low, high] = s.nibbles(lanes(b, 3));
+        let [low4, high4] = s.e2m1s(lanes(b, 9));
         let whole = s.round(s.mul(u, s.splat(3.0)));
         let mut all = vec![
             s.splat(x[5]),
@@ -41,6 +42,8 @@ impl Task for Everything<'_> {
             s.bf16s(b),
             low,
             high,
+            low4,
+            high4,
             s.add_16(u, 0xA5C3),
             wide0,
             wide1,

@@ -4,6 +4,7 @@
 use std::arch::wasm32::*;
 
 use super::Simd;
+use crate::weights::dequant::E2M1;
 
 /// simd128.
 #[derive(Clone, Copy)]
@@ -49,6 +50,18 @@ fn unsigned(b: v128) -> [v128; 4] {
         f32x4_convert_u32x4(u32x4_extend_high_u16x8(low)),
         f32x4_convert_u32x4(u32x4_extend_low_u16x8(high)),
         f32x4_convert_u32x4(u32x4_extend_high_u16x8(high)),
+    ]
+}
+
+/// 16 signed bytes as numbers.
+#[inline(always)]
+fn signed(b: v128) -> [v128; 4] {
+    let (low, high) = (i16x8_extend_low_i8x16(b), i16x8_extend_high_i8x16(b));
+    [
+        f32x4_convert_i32x4(i32x4_extend_low_i16x8(low)),
+        f32x4_convert_i32x4(i32x4_extend_high_i16x8(low)),
+        f32x4_convert_i32x4(i32x4_extend_low_i16x8(high)),
+        f32x4_convert_i32x4(i32x4_extend_high_i16x8(high)),
     ]
 }
 
@@ -150,14 +163,7 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn i8s(self, b: &[u8; 16]) -> Self::V {
-        let b = load(b, 0);
-        let (low, high) = (i16x8_extend_low_i8x16(b), i16x8_extend_high_i8x16(b));
-        [
-            f32x4_convert_i32x4(i32x4_extend_low_i16x8(low)),
-            f32x4_convert_i32x4(i32x4_extend_high_i16x8(low)),
-            f32x4_convert_i32x4(i32x4_extend_low_i16x8(high)),
-            f32x4_convert_i32x4(i32x4_extend_high_i16x8(high)),
-        ]
+        signed(load(b, 0))
     }
     // Exponent and fraction moved into place are 2^-112 of the value, subnormal f16 included;
     // an infinity or NaN then still has to get f32's largest exponent.
@@ -185,6 +191,14 @@ impl Simd for Simd128 {
         [
             unsigned(v128_and(b, u8x16_splat(15))),
             unsigned(u8x16_shr(b, 4)),
+        ]
+    }
+    #[inline(always)]
+    fn e2m1s(self, b: &[u8; 16]) -> [Self::V; 2] {
+        let (b, table) = (load(b, 0), load(&E2M1.map(i8::cast_unsigned), 0));
+        [
+            signed(i8x16_swizzle(table, v128_and(b, u8x16_splat(15)))),
+            signed(i8x16_swizzle(table, u8x16_shr(b, 4))),
         ]
     }
     #[inline(always)]

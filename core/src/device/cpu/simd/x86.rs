@@ -6,6 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::{Simd, Task};
+use crate::weights::dequant::E2M1;
 
 /// Proof of AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -156,6 +157,17 @@ impl Simd for Avx512 {
                 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0,
                 15.0,
             );
+            let low = _mm512_permutexvar_ps(q, table);
+            let high = _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(q), table);
+            [low, high]
+        })
+    }
+    #[inline(always)]
+    fn e2m1s(self, b: &[u8; 16]) -> [__m512; 2] {
+        vector!({
+            let q = _mm512_cvtepu8_epi32(_mm_loadu_si128(b.as_ptr().cast()));
+            let table =
+                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(E2M1.as_ptr().cast())));
             let low = _mm512_permutexvar_ps(q, table);
             let high = _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(q), table);
             [low, high]
@@ -360,14 +372,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn i8s(self, b: &[u8; 16]) -> [__m256; 2] {
-        vector!({
-            let b = _mm_loadu_si128(b.as_ptr().cast());
-            let high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(b, b));
-            [
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)),
-                _mm256_cvtepi32_ps(high),
-            ]
-        })
+        vector!(signed(_mm_loadu_si128(b.as_ptr().cast())))
     }
     #[inline(always)]
     fn f16s(self, b: &[u8; 32]) -> [__m256; 2] {
@@ -391,6 +396,18 @@ impl Simd for Avx2 {
             let (b, mask) = (_mm_loadu_si128(b.as_ptr().cast()), _mm_set1_epi8(15));
             let high = _mm_and_si128(_mm_srli_epi16::<4>(b), mask);
             [unsigned(_mm_and_si128(b, mask)), unsigned(high)]
+        })
+    }
+    #[inline(always)]
+    fn e2m1s(self, b: &[u8; 16]) -> [[__m256; 2]; 2] {
+        vector!({
+            let (b, mask) = (_mm_loadu_si128(b.as_ptr().cast()), _mm_set1_epi8(15));
+            let table = _mm_loadu_si128(E2M1.as_ptr().cast());
+            let high = _mm_and_si128(_mm_srli_epi16::<4>(b), mask);
+            [
+                signed(_mm_shuffle_epi8(table, _mm_and_si128(b, mask))),
+                signed(_mm_shuffle_epi8(table, high)),
+            ]
         })
     }
     #[inline(always)]
@@ -467,6 +484,17 @@ impl Simd for Avx2 {
             out
         })
     }
+}
+
+/// 16 signed bytes as numbers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed(b: __m128i) -> [__m256; 2] {
+    let high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(b, b));
+    [
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)),
+        _mm256_cvtepi32_ps(high),
+    ]
 }
 
 /// 16 unsigned bytes as numbers.
