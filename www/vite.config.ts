@@ -16,6 +16,7 @@ export default defineConfig({
     rolldownOptions: { input: ["index.html", "explore.html", "shards.html"] },
   },
   worker: { format: "es" },
-  server: { headers },
+  // core/data is outside of this folder.
+  server: { headers, fs: { allow: [".."] } },
   preview: { headers },
 });

@@ -322,8 +322,8 @@ pub struct Completions {
 /// Which model.
 #[derive(Args, Debug, Clone)]
 pub struct ModelName {
-    /// `builtin:tiny`, a name of the catalogue, a .gguf file, or a folder with config.json and
-    /// *.safetensors.
+    /// `builtin:tiny`, `builtin:tiny-moe`, a name of the catalogue, a .gguf file, or a folder with
+    /// config.json and *.safetensors.
     #[arg(short, long = "model", value_name = "MODEL", default_value = DEFAULT, env = "SHARDLIGHT_MODEL")]
     pub model: String,
 }

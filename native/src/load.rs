@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use shardlight::builtin::{self, TINY_NAME};
+use shardlight::builtin::{self, TINY_MOE_NAME, TINY_NAME};
 use shardlight::comm::Process;
 use shardlight::session::{Progress, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
@@ -24,15 +24,15 @@ use crate::ui::Ui;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Compiled in.
-    Builtin,
+    Builtin(&'static str, &'static [u8]),
     /// These files: one GGUF file, or config.json and its companions.
     Files(Vec<PathBuf>),
 }
 
 /// Finds what `name` means, and fetches it if it is in the catalogue.
 pub fn resolve(name: &str, ui: Ui) -> anyhow::Result<Origin> {
-    if name == TINY_NAME {
-        return Ok(Origin::Builtin);
+    if let Some((name, bytes)) = builtin::MODELS.iter().find(|(n, _)| *n == name) {
+        return Ok(Origin::Builtin(name, bytes));
     }
     if let Some(entry) = catalogue::find(name) {
         return Ok(Origin::Files(vec![models::get(entry, false, ui)?]));
@@ -57,7 +57,7 @@ pub fn resolve(name: &str, ui: Ui) -> anyhow::Result<Origin> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let names: Vec<_> = CATALOGUE.iter().map(|entry| entry.name).collect();
             bail!(
-                "model {name}: no such file or name; there are {TINY_NAME}, {}, a path to a .gguf file, and a folder with config.json and *.safetensors",
+                "model {name}: no such file or name; there are {TINY_NAME}, {TINY_MOE_NAME}, {}, a path to a .gguf file, and a folder with config.json and *.safetensors",
                 names.join(", ")
             )
         }
@@ -168,7 +168,7 @@ pub fn open(name: &str, ui: Ui) -> anyhow::Result<ModelFiles> {
 /// Where the bytes of a model are.
 pub fn sources(name: &str, ui: Ui) -> anyhow::Result<Vec<Rc<dyn WeightSource>>> {
     Ok(match resolve(name, ui)? {
-        Origin::Builtin => vec![Rc::new(BytesSource::new(TINY_NAME, builtin::TINY))],
+        Origin::Builtin(name, bytes) => vec![Rc::new(BytesSource::new(name, bytes))],
         Origin::Files(paths) => paths
             .iter()
             .map(|path| Ok(Rc::new(MmapSource::open(path)?) as Rc<dyn WeightSource>))
@@ -268,7 +268,7 @@ mod tests {
                 .iter()
                 .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
                 .collect()),
-            Ok(Origin::Builtin) => unreachable!("a path is not the model compiled in"),
+            Ok(Origin::Builtin(..)) => unreachable!("a path is not the model compiled in"),
             Err(error) => Err(format!("{error:#}")),
         }
     }

@@ -115,7 +115,8 @@ fn list_shows_the_catalogue_as_a_table_and_as_json() {
     let end = Program::new(&["list", "--json"]).run().ok();
     let list: Value = serde_json::from_str(&end.stdout).unwrap();
     assert_eq!(list["models"][0]["name"], TINY);
-    let model = &list["models"][1];
+    assert_eq!(list["models"][1]["name"], "builtin:tiny-moe");
+    let model = &list["models"][2];
     assert_eq!(model["name"], "smollm2:135m");
     assert_eq!(model["bytes"], 98_362_432);
     assert_eq!(model["state"], "not here");
@@ -131,7 +132,7 @@ fn a_stranger_and_a_broken_file_in_the_cache_are_told_apart() {
     fs::write(models.join("SmolLM2-135M-Instruct.Q4_1.gguf.part"), b"123").unwrap();
     let end = program.run().ok();
     let list: Value = serde_json::from_str(&end.stdout).unwrap();
-    assert_eq!(list["models"][1]["state"], "partial");
+    assert_eq!(list["models"][2]["state"], "partial");
     let rows = list["models"].as_array().unwrap();
     let mine = rows
         .iter()

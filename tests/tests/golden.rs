@@ -8,7 +8,7 @@ use shardlight::comm::World;
 use shardlight::device::Device;
 use shardlight::kv_cache::KvDType;
 use shardlight::session::{Session, SessionOptions};
-use shardlight::weights::ModelFiles;
+use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 use shardlight_tests::golden::{compare, greedy, ids, json, nmse, numbers, tensor};
 use shardlight_tests::{data, devices, open, smollm2};
 
@@ -140,22 +140,31 @@ fn every_family_gives_the_recorded_logits() {
 }
 
 #[test]
-fn the_builtin_model_answers_as_recorded_on_every_device() {
-    let golden = json(data().join("tiny/golden.json"));
-    let source = shardlight::weights::BytesSource::new(
-        shardlight::builtin::TINY_NAME,
-        shardlight::builtin::TINY,
-    );
-    let source: Rc<dyn shardlight::weights::WeightSource> = Rc::new(source);
-    for device in devices() {
-        let files = ModelFiles::open(vec![Rc::clone(&source)]);
-        let files = pollster::block_on(files).unwrap_or_else(|e| panic!("{e}"));
-        let mut session = load(files, &device, KvDType::F32, 16);
-        for case in golden["cases"].as_array().expect("cases") {
-            let place = format!("{} on {}", case["prompt"], device.info());
-            let want = ids(&case["greedy"]);
-            let (got, _) = greedy(&mut session, &ids(&case["tokens"]), want.len());
-            compare(&place, &got, &want, &numbers(&case["margins"]));
+fn the_builtin_models_answer_as_recorded_on_every_device() {
+    let files = ["tiny/golden.json", "tiny/moe.json"];
+    assert_eq!(shardlight::builtin::MODELS.len(), files.len());
+    for (&(name, bytes), golden) in shardlight::builtin::MODELS.iter().zip(files) {
+        let golden = json(data().join(golden));
+        let source: Rc<dyn WeightSource> = Rc::new(BytesSource::new(name, bytes));
+        for device in devices() {
+            let files = ModelFiles::open(vec![Rc::clone(&source)]);
+            let files = pollster::block_on(files).unwrap_or_else(|e| panic!("{e}"));
+            let mut session = load(files, &device, KvDType::F32, 16);
+            for case in golden["cases"].as_array().expect("cases") {
+                let place = format!("{name}: {} on {}", case["prompt"], device.info());
+                let (prompt, want) = (ids(&case["tokens"]), ids(&case["greedy"]));
+                let (got, _) = greedy(&mut session, &prompt, want.len());
+                compare(&place, &got, &want, &numbers(&case["margins"]));
+                if !case["logits"].is_null() {
+                    let want: Vec<f32> =
+                        numbers(&case["logits"]).iter().map(|v| *v as f32).collect();
+                    let got = pollster::block_on(session.logits(&prompt, false));
+                    let error = nmse(&got.unwrap_or_else(|e| panic!("{place}: {e}")), &want);
+                    println!("{place}: logits' NMSE {error:.1e}");
+                    // Recorded with six digits.
+                    assert!(error < 1e-10, "{place}: logits' NMSE {error:e}");
+                }
+            }
         }
     }
 }
@@ -183,11 +192,8 @@ fn a_half_precision_cache_changes_little() {
 #[test]
 fn an_eight_bit_cache_changes_little_and_no_text() {
     let golden = json(data().join("tiny/golden.json"));
-    let bytes = shardlight::weights::BytesSource::new(
-        shardlight::builtin::TINY_NAME,
-        shardlight::builtin::TINY,
-    );
-    let source: Rc<dyn shardlight::weights::WeightSource> = Rc::new(bytes);
+    let bytes = BytesSource::new(shardlight::builtin::TINY_NAME, shardlight::builtin::TINY);
+    let source: Rc<dyn WeightSource> = Rc::new(bytes);
     for device in devices() {
         let mut sessions = [KvDType::F32, KvDType::Q8_0].map(|kv| {
             let files = pollster::block_on(ModelFiles::open(vec![Rc::clone(&source)]));
@@ -238,8 +244,8 @@ fn a_router_that_gives_no_numbers_is_named_with_its_layer_and_token() {
     };
     let router = start(name);
     bytes[router..router + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let source = |name: &str, bytes: Vec<u8>| -> Rc<dyn shardlight::weights::WeightSource> {
-        Rc::new(shardlight::weights::BytesSource::new(name, bytes))
+    let source = |name: &str, bytes: Vec<u8>| -> Rc<dyn WeightSource> {
+        Rc::new(BytesSource::new(name, bytes))
     };
     let config = std::fs::read(folder.join("config.json")).expect("a configuration");
     for device in devices() {

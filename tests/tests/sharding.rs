@@ -16,7 +16,7 @@ use shardlight::weights::source::LocalFuture;
 use shardlight::weights::{BytesSource, Loader, ModelFiles, WeightSource};
 use shardlight::{Error, Result};
 use shardlight_tests::golden::{greedy, ids, json, nmse, tensor};
-use shardlight_tests::{data, devices, open, smollm2};
+use shardlight_tests::{data, devices, open, smollm2, source};
 
 /// What is told of a layout.
 #[derive(Clone, Copy, Debug)]
@@ -306,6 +306,57 @@ fn llama_shaped_models_of_floats_are_split_too() {
     }
 }
 
+/// Ranks on one device, in `ep` groups that each have some of the experts.
+fn expert_parallel(device: &Rc<dyn Device>, tp: usize, ep: usize, sp: bool) -> World {
+    let mesh = Mesh {
+        ep,
+        ..Mesh::tensor(tp)
+    };
+    let place = |rank| {
+        let placement = Placement::new(mesh, rank, Split::even(tp), sp);
+        (placement.expect("a placement"), Rc::clone(device))
+    };
+    World::new((0..tp).map(place).collect(), Rc::new(LocalComm)).expect("a world")
+}
+
+#[test]
+fn quantised_experts_say_the_same_however_they_are_split() {
+    let tiny = BytesSource::new(
+        shardlight::builtin::TINY_MOE_NAME,
+        shardlight::builtin::TINY_MOE,
+    );
+    let tiny: Rc<dyn WeightSource> = Rc::new(tiny);
+    let mxfp4 = source(&data().join("families/gpt_oss/mxfp4.gguf"));
+    for device in devices() {
+        for source in [&tiny, &mxfp4] {
+            let files =
+                || pollster::block_on(ModelFiles::open(vec![Rc::clone(source)])).expect("opens");
+            let tokens: Vec<u32> = (0..40).map(|i| 3 + i * 37 % 380).collect();
+            let mut whole = load(files(), World::single(Rc::clone(&device)), 64).expect("loads");
+            let want = (
+                logits(&mut whole, &tokens, true),
+                greedy(&mut whole, &tokens, 16),
+            );
+            for (tp, ep, sp, chunk) in [
+                (2, 1, false, 64),
+                (2, 2, false, 7),
+                (2, 2, true, 64),
+                (4, 2, false, 64),
+                (4, 4, false, 64),
+            ] {
+                let world = expert_parallel(&device, tp, ep, sp);
+                let at = format!("{}, tp {tp}, ep {ep} on {}", source.name(), device.info());
+                let mut session =
+                    load(files(), world, chunk).unwrap_or_else(|e| panic!("{at}: {e}"));
+                let error = nmse(&logits(&mut session, &tokens, true), &want.0);
+                println!("{at}: NMSE {error:.1e}");
+                assert!(error <= 1e-10, "{at}: NMSE {error:e}");
+                assert_eq!(greedy(&mut session, &tokens, 16), want.1, "{at}");
+            }
+        }
+    }
+}
+
 #[test]
 fn mixtures_of_experts_say_the_same_however_they_are_split() {
     for device in devices() {
@@ -325,16 +376,7 @@ fn mixtures_of_experts_say_the_same_however_they_are_split() {
                 (4, 4, false, 64),
             ];
             for (tp, ep, sp, chunk) in layouts {
-                let mesh = Mesh {
-                    ep,
-                    ..Mesh::tensor(tp)
-                };
-                let place = |rank| {
-                    let placement = Placement::new(mesh, rank, Split::even(tp), sp);
-                    (placement.expect("a placement"), Rc::clone(&device))
-                };
-                let ranks = (0..tp).map(place).collect();
-                let world = World::new(ranks, Rc::new(LocalComm)).expect("a world");
+                let world = expert_parallel(&device, tp, ep, sp);
                 let at = format!("{name}, tp {tp}, ep {ep}, sp {sp} on {}", device.info());
                 let mut session =
                     load(files(), world, chunk).unwrap_or_else(|e| panic!("{at}: {e}"));
@@ -352,15 +394,7 @@ fn experts_that_ranks_cannot_share_say_so_with_their_numbers() {
     let folder = data().join("families/mixtral");
     let device = &devices()[0];
     let told = |tp, ep| {
-        let mesh = Mesh {
-            ep,
-            ..Mesh::tensor(tp)
-        };
-        let ranks = (0..tp).map(|rank| {
-            let placement = Placement::new(mesh, rank, Split::even(tp), false);
-            (placement.expect("a placement"), Rc::clone(device))
-        });
-        let world = World::new(ranks.collect(), Rc::new(LocalComm)).expect("a world");
+        let world = expert_parallel(device, tp, ep, false);
         let files = open(&[folder.join("config.json"), folder.join("model.safetensors")]);
         load(files, world, 7).err().map(|e| e.to_string())
     };

@@ -35,7 +35,7 @@ async function settled(page, ...states) {
 }
 
 async function load(page, { device, file, url }) {
-  await page.selectOption("#model", file ? "file" : url ? "url" : "builtin");
+  await page.selectOption("#model", file ? "file" : url ? "url" : "builtin:tiny");
   if (file) await page.setInputFiles("#file", file);
   if (url) await page.fill("#url", url);
   await page.selectOption("#device", device);

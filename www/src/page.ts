@@ -33,7 +33,7 @@ export function sourceField(): () => Source {
         return new URL(address, location.href).href;
       }
       default:
-        return "builtin:tiny";
+        return kind.value;
     }
   };
 }

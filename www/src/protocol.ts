@@ -1,6 +1,6 @@
 // What the page and the worker say to each other, and the shapes of what `web/` takes and gives.
 
-/** `"builtin:tiny"`, `"opfs:NAME"`, an address, a file, bytes, or the files of a model folder. */
+/** `"builtin:tiny"`, `"builtin:tiny-moe"`, `"opfs:NAME"`, an address, a file, bytes, or the files of a model folder. */
 export type Source = string | Blob | ArrayBuffer | Uint8Array | (string | Blob)[];
 
 export interface LoadOptions {

@@ -6,6 +6,9 @@ import type { Adapter, Answer, Device, Info, MlpSize, Op, Progress, Reply, Reque
 /** Progress is told at most this often, in milliseconds. */
 const PROGRESS_EVERY = 50;
 
+/** The built-in mixture of experts is a file beside the wasm, fetched when it is asked for. */
+const TINY_MOE = new URL("../../core/data/tiny-moe.gguf", import.meta.url).href;
+
 let session: WebSession | undefined;
 let runtime: WebRuntime | undefined;
 
@@ -64,7 +67,8 @@ async function handle(request: Request): Promise<void> {
   switch (request.type) {
     case "load": {
       const { memory } = await init();
-      session = await load(request.source, request.options, teller());
+      const source = request.source === "builtin:tiny-moe" ? TINY_MOE : request.source;
+      session = await load(source, request.options, teller());
       const info = session.info() as Info;
       reply({
         type: "loaded",

@@ -6,7 +6,7 @@ use console::style;
 use indicatif::{DecimalBytes, HumanBytes};
 use serde::Serialize;
 use serde_json::json;
-use shardlight::builtin::{TINY, TINY_NAME};
+use shardlight::builtin::{MODELS, TINY_NAME};
 
 use crate::cli::List;
 use crate::models::cache::State;
@@ -50,14 +50,18 @@ pub fn run(args: &List) -> anyhow::Result<()> {
 }
 
 fn rows(cache: &Cache) -> Vec<Row> {
-    let mut rows = vec![Row {
-        name: TINY_NAME.to_owned(),
-        about: "writes children's stories; for trying things out".to_owned(),
-        bytes: TINY.len() as u64,
+    let builtin = MODELS.iter().map(|(name, bytes)| Row {
+        name: (*name).to_owned(),
+        about: match *name {
+            TINY_NAME => "writes children's stories; for trying things out".to_owned(),
+            _ => "the same as a mixture of 8 experts".to_owned(),
+        },
+        bytes: bytes.len() as u64,
         state: "built in",
         path: None,
         license: Some("MIT OR Apache-2.0"),
-    }];
+    });
+    let mut rows: Vec<Row> = builtin.collect();
     for entry in CATALOGUE {
         let path = cache.path(entry);
         let part = cache.beside(entry, "part");

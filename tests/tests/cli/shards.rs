@@ -39,6 +39,24 @@ fn a_sharded_model_says_the_same() {
 }
 
 #[test]
+fn the_builtin_mixture_says_the_same_with_experts_apart() {
+    let answer = |more: &[&str]| {
+        let args = [
+            &["run", "-m", "builtin:tiny-moe", "--device", "cpu"][..],
+            &["-n", "24", "--json", "Tell me a story about a fox."],
+            more,
+        ];
+        json(&Program::new(&args.concat()).run().ok())
+    };
+    let whole = answer(&[]);
+    assert!(whole["text"].as_str().unwrap().contains("fox"), "{whole}");
+    for ranks in ["2", "4"] {
+        let apart = answer(&["--tp", ranks, "--ep", ranks]);
+        assert_eq!(apart["tokens"], whole["tokens"], "ep {ranks}");
+    }
+}
+
+#[test]
 fn replicas_answer_the_prompts_of_a_file_in_its_order() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("prompts.txt");

@@ -20,7 +20,8 @@ TEMPLATE = (
 LAYER = {
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
+    "mlp.down_proj": "ffn_down", "mlp.gate": "ffn_gate_inp", "mlp.experts.gate_proj": "ffn_gate_exps", "mlp.experts.up_proj": "ffn_up_exps",
+    "mlp.experts.down_proj": "ffn_down_exps",
 }
 
 
@@ -81,10 +82,11 @@ def main():
     c = Config(**saved["config"])
     w = gguf.GGUFWriter(a.out, "llama")
     w.add_type(gguf.GGUFType.MODEL)
-    w.add_name("Shardlight Tiny")
+    w.add_name("Shardlight Tiny MoE" if c.num_local_experts else "Shardlight Tiny")
     w.add_description("Tells short children's stories; trained from nothing on text composed by tests/tools/tiny/stories.py")
     w.add_license("MIT OR Apache-2.0")
-    w.add_size_label("1.1M")
+    size = sum(x.numel() for x in saved["model"].values()) / 1e6
+    w.add_size_label(f"{size:.1f}M")
     w.add_languages(["en"])
     w.add_vocab_size(c.vocab_size)
     w.add_context_length(c.max_position_embeddings)
@@ -98,6 +100,9 @@ def main():
     w.add_rope_dimension_count(c.head_dim)
     w.add_rope_freq_base(c.rope_theta)
     w.add_layer_norm_rms_eps(c.rms_norm_eps)
+    if c.num_local_experts:
+        w.add_expert_count(c.num_local_experts)
+        w.add_expert_used_count(c.num_experts_per_tok)
     w.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)
     write_tokenizer(w, a.tokenizer)
@@ -105,7 +110,8 @@ def main():
         x = x.float().numpy()
         if heads := heads_of(name, c):
             x = permute(x, heads)
-        if x.ndim == 1:
+        # A router chooses: rounding it could choose another expert.
+        if x.ndim == 1 or name.endswith("mlp.gate.weight"):
             w.add_tensor(gguf_name(name), x)
         else:
             q = gguf.quants.quantize(np.ascontiguousarray(x), gguf.GGMLQuantizationType.Q8_0)

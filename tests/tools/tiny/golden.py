@@ -6,6 +6,7 @@
 import argparse
 import hashlib
 import json
+import os
 import platform
 
 import gguf
@@ -25,13 +26,14 @@ CHAT = ["Tell me a story about a dog.", "What is your name?"]
 def load(path):
     """The model with the file's weights, dequantised to f32 and put back into half-split order."""
     r = gguf.GGUFReader(path)
-    value = lambda key: r.fields[f"llama.{key}"].contents()
+    value = lambda key, default=None: r.fields[f"llama.{key}"].contents() if default is None or f"llama.{key}" in r.fields else default
     c = Config(
         vocab_size=value("vocab_size"), hidden_size=value("embedding_length"), intermediate_size=value("feed_forward_length"),
         num_hidden_layers=value("block_count"), num_attention_heads=value("attention.head_count"),
         num_key_value_heads=value("attention.head_count_kv"), head_dim=value("attention.key_length"),
         max_position_embeddings=value("context_length"), rope_theta=value("rope.freq_base"),
         rms_norm_eps=value("attention.layer_norm_rms_epsilon"),
+        num_local_experts=value("expert_count", 0), num_experts_per_tok=value("expert_used_count", 2),
     )
     tensors = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in r.tensors}
     model = Model(c)
@@ -73,7 +75,7 @@ def main():
     with open(a.gguf, "rb") as f:
         digest = hashlib.sha256(f.read()).hexdigest()
     record = {
-        "origin": f"tests/tools/tiny/golden.py: PyTorch {torch.__version__} in f32 on the weights of core/data/tiny.gguf dequantised by gguf; "
+        "origin": f"tests/tools/tiny/golden.py: PyTorch {torch.__version__} in f32 on the weights of core/data/{os.path.basename(a.gguf)} dequantised by gguf; "
                   f"tokens by tokenizers {tokenizers.__version__}; Python {platform.python_version()}",
         "model_sha256": digest,
         "note": "greedy stops after 48 tokens or after an end token (<|endoftext|> or <|im_end|>), which is kept; margins are the gaps between the two "

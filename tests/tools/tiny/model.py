@@ -21,6 +21,9 @@ class Config:
     max_position_embeddings: int = 512
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
+    num_local_experts: int = 0
+    """Experts of a layer, each of intermediate_size; 0 for a dense network."""
+    num_experts_per_tok: int = 2
 
 
 class RMSNorm(nn.Module):
@@ -80,13 +83,51 @@ class Mlp(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+class Experts(nn.Module):
+    """The matrices of all experts: gate and up (E, F, C), down (E, C, F)."""
+
+    def __init__(self, c):
+        super().__init__()
+        empty = lambda *shape: nn.Parameter(torch.empty(c.num_local_experts, *shape))
+        self.gate_proj = empty(c.intermediate_size, c.hidden_size)
+        self.up_proj = empty(c.intermediate_size, c.hidden_size)
+        self.down_proj = empty(c.hidden_size, c.intermediate_size)
+
+    def forward(self, x, e):
+        return (F.silu(x @ self.gate_proj[e].T) * (x @ self.up_proj[e].T)) @ self.down_proj[e].T
+
+
+class SparseMlp(nn.Module):
+    """Mixtral's block, arXiv:2401.04088: softmax, the best few experts, weights that sum to one."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.c = c
+        self.gate = nn.Linear(c.hidden_size, c.num_local_experts, bias=False)
+        self.experts = Experts(c)
+
+    def forward(self, x):
+        rows = x.flatten(0, -2)
+        # Switch's jitter of the router's input, arXiv:2101.03961, section 2.2.
+        seen = rows * (0.99 + 0.02 * torch.rand_like(rows)) if self.training else rows
+        probabilities = self.gate(seen).softmax(-1)
+        weights, chosen = probabilities.topk(self.c.num_experts_per_tok)
+        weights = weights / weights.sum(-1, keepdim=True)
+        self.routed = probabilities, chosen
+        y = torch.zeros_like(rows)
+        for e in range(self.c.num_local_experts):
+            t, k = (chosen == e).nonzero(as_tuple=True)
+            y = y.index_add(0, t, self.experts(rows[t], e) * weights[t, k, None])
+        return y.view_as(x)
+
+
 class Layer(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.self_attn = Attention(c)
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
-        self.mlp = Mlp(c)
+        self.mlp = SparseMlp(c) if c.num_local_experts else Mlp(c)
 
     def forward(self, x, cos, sin):
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
@@ -106,10 +147,12 @@ class Model(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         for name, p in self.named_parameters():
-            if p.dim() == 2:
-                scale = (2 * c.num_hidden_layers) ** -0.5 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+            if name.endswith("mlp.gate.weight"):
+                nn.init.normal_(p, std=0.02)
+            elif p.dim() > 1:
+                scale = (2 * c.num_hidden_layers) ** -0.5 if "o_proj" in name or "down_proj" in name else 1.0
                 # A wider start of the embedding keeps words that are used alike (names) apart, so that they can be copied.
-                nn.init.normal_(p, std=0.08 if "embed" in name else scale * p.shape[1] ** -0.5)
+                nn.init.normal_(p, std=0.08 if "embed" in name else scale * p.shape[-1] ** -0.5)
 
     def forward(self, tokens):
         """Logits (B, T, V) of tokens (B, T)."""

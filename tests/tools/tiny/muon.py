@@ -19,7 +19,7 @@ def orthogonal(g, steps=5):
 
 
 class Muon(torch.optim.Optimizer):
-    """Matrices of one shape are updated as one batch."""
+    """Matrices of one shape are updated as one batch; a parameter (..., rows, columns) is a stack of matrices."""
 
     def __init__(self, params, lr, momentum=0.95, weight_decay=0.01):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -29,11 +29,12 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             shapes = {}
             for p in group["params"]:
-                shapes.setdefault(tuple(p.shape), []).append(p)
+                shapes.setdefault(tuple(p.shape[-2:]), []).append(p)
             for (rows, columns), ps in shapes.items():
                 for p in ps:
                     self.state[p].setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonal(torch.stack([p.grad.lerp(self.state[p]["momentum"], group["momentum"]) for p in ps]))
+                matrices = [p.grad.lerp(self.state[p]["momentum"], group["momentum"]).view(-1, rows, columns) for p in ps]
+                update = orthogonal(torch.cat(matrices)).split([len(m) for m in matrices])
                 for p, u in zip(ps, update):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(u, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+                    p.add_(u.view_as(p), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
