@@ -9,6 +9,7 @@ pub mod comm;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod expert_cache;
 pub mod kernels;
 pub mod kv_cache;
 pub mod models;

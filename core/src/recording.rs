@@ -5,12 +5,14 @@
 //! lives in buffers. Scratch memory is planned when the recording is prepared: two scratch tensors
 //! that are never alive at once share a buffer.
 
+use std::fmt;
 use std::rc::Rc;
 
 use crate::comm::{Collective, Placement};
 use crate::device::Buffer;
 use crate::kernels::{Kernel, Params};
 use crate::tensor::{Storage, Tensor};
+use crate::weights::source::LocalFuture;
 use crate::{DType, Error, Result};
 
 /// One kernel call.
@@ -33,23 +35,68 @@ pub enum Item {
     Dispatch(Dispatch),
     /// Communication with other ranks.
     Collective(Collective),
+    /// The calls up to the next [`Item::EndPaged`] run once in each round of these.
+    Paged(Paged),
+    /// See [`Item::Paged`].
+    EndPaged,
 }
 
 impl Item {
     /// The tensors it reads or writes.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let (dispatch, collective) = match self {
-            Item::Dispatch(d) => (Some(d.bindings.iter().flatten()), None),
-            Item::Collective(c) => (None, Some(c.input.iter().chain(&c.output))),
+        let (dispatch, collective, paged) = match self {
+            Item::Dispatch(d) => (Some(d.bindings.iter().flatten()), None, None),
+            Item::Collective(c) => (None, Some(c.input.iter().chain(&c.output)), None),
+            Item::Paged(p) => (None, None, Some(&p.ids)),
+            Item::EndPaged => (None, None, None),
         };
         dispatch
             .into_iter()
             .flatten()
             .chain(collective.into_iter().flatten())
+            .chain(paged)
     }
 }
 
-/// A list of dispatches and collectives.
+/// Calls whose weights the host brings into device memory while the step runs.
+#[derive(Clone)]
+pub struct Paged {
+    /// Who brings them.
+    pub by: Rc<dyn Paging>,
+    /// What is needed, u32: read back before the first round.
+    pub ids: Tensor,
+}
+
+impl fmt::Debug for Paged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Paged").field("ids", &self.ids).finish()
+    }
+}
+
+/// Brings what calls need into device memory, in as many rounds as there is room for.
+pub trait Paging {
+    /// A buffer that it writes before each round.
+    fn written(&self) -> Option<Tensor>;
+
+    /// Takes what is needed; gives the number of rounds.
+    fn begin(&self, ids: &[u32]) -> usize;
+
+    /// Queues what a round needs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when a file cannot be read, [`Error::DeviceLost`].
+    fn page(&self, round: usize) -> LocalFuture<'_, Result<()>>;
+
+    /// Queues what will probably be needed next; called while the device computes the last round.
+    ///
+    /// # Errors
+    ///
+    /// As [`Paging::page`].
+    fn ahead(&self) -> LocalFuture<'_, Result<()>>;
+}
+
+/// A list of dispatches, collectives and what the host does between them.
 #[derive(Clone, Debug)]
 pub struct Recording {
     items: Vec<Item>,
@@ -194,6 +241,16 @@ impl Recording {
         Ok(())
     }
 
+    /// The calls until [`Recording::end_paged`] run once in each round of these.
+    pub fn begin_paged(&mut self, paged: Paged) {
+        self.items.push(Item::Paged(paged));
+    }
+
+    /// Ends what [`Recording::begin_paged`] began.
+    pub fn end_paged(&mut self) {
+        self.items.push(Item::EndPaged);
+    }
+
     /// Appends an item whose tensors are this recording's.
     pub(crate) fn push_item(&mut self, item: Item) {
         self.items.push(item);
@@ -214,6 +271,8 @@ impl Recording {
             match &mut item {
                 Item::Dispatch(d) => d.bindings.iter_mut().flatten().for_each(moved),
                 Item::Collective(c) => c.input.iter_mut().chain(&mut c.output).for_each(moved),
+                Item::Paged(p) => std::iter::once(&mut p.ids).for_each(moved),
+                Item::EndPaged => {}
             }
             self.items.push(item);
         }
@@ -245,11 +304,11 @@ impl Recording {
     pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
         self.items.iter().filter_map(|item| match item {
             Item::Dispatch(dispatch) => Some(dispatch),
-            Item::Collective(_) => None,
+            _ => None,
         })
     }
 
-    /// The calls between collectives; a device runs one such segment at a time.
+    /// The calls between collectives and what the host does; a device runs one such segment at a time.
     pub fn segments(&self) -> Vec<Vec<&Dispatch>> {
         let mut segments = vec![Vec::new()];
         for item in &self.items {
@@ -259,10 +318,22 @@ impl Recording {
                         last.push(dispatch);
                     }
                 }
-                Item::Collective(_) => segments.push(Vec::new()),
+                Item::Collective(_) | Item::Paged(_) | Item::EndPaged => segments.push(Vec::new()),
             }
         }
         segments
+    }
+
+    /// Where calls that run in rounds begin and end among the items.
+    fn paged_ranges(&self) -> Vec<(usize, usize)> {
+        let at = |paged: fn(&Item) -> bool| {
+            let items = self.items.iter().enumerate();
+            items.filter(move |(_, item)| paged(item)).map(|(i, _)| i)
+        };
+        let begins = at(|item| matches!(item, Item::Paged(_)));
+        begins
+            .zip(at(|item| matches!(item, Item::EndPaged)))
+            .collect()
     }
 
     /// Runs this variant of the last call instead of the device's first choice; for tests and
@@ -283,6 +354,17 @@ impl Recording {
                 if let Storage::Scratch(s) = tensor.storage {
                     first[s] = first[s].min(i);
                     last[s] = i;
+                }
+            }
+        }
+        // What comes into calls that run several times, or leaves them, lives all that time.
+        for (begin, end) in self.paged_ranges() {
+            for s in 0..self.scratch.len() {
+                if first[s] < begin && (begin..end).contains(&last[s]) {
+                    last[s] = end;
+                }
+                if (begin..end).contains(&first[s]) && last[s] > end {
+                    first[s] = begin;
                 }
             }
         }
@@ -346,6 +428,50 @@ mod tests {
         let plan = r.plan_scratch();
         assert_eq!(plan.buffers, [256, 256]);
         assert_eq!(plan.slot, [0, 1, 0, 1, 0, 1]);
+    }
+
+    struct Nothing;
+
+    impl Paging for Nothing {
+        fn written(&self) -> Option<Tensor> {
+            None
+        }
+
+        fn begin(&self, _: &[u32]) -> usize {
+            1
+        }
+
+        fn page(&self, _: usize) -> LocalFuture<'_, Result<()>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn ahead(&self) -> LocalFuture<'_, Result<()>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    #[test]
+    fn what_calls_in_rounds_read_and_leave_lives_through_all_rounds() {
+        let mut r = Recording::new();
+        let w = Tensor::new(Storage::Buffer(Buffer::new((), 256)), DType::F32, &[64]);
+        let x = norm_of(&mut r, &w, &w);
+        let ids = r.scratch(DType::U32, &[1]).unwrap();
+        let by = Rc::new(Nothing);
+        r.begin_paged(Paged { by, ids });
+        let h = norm_of(&mut r, &x, &w);
+        let y = norm_of(&mut r, &h, &w);
+        r.end_paged();
+        norm_of(&mut r, &y, &w);
+        let plan = r.plan_scratch();
+        let [x, h, y] = [x, h, y].map(|t| match t.storage {
+            Storage::Scratch(slot) => plan.slot[slot],
+            Storage::Buffer(_) => usize::MAX,
+        });
+        assert!(x != h && x != y && h != y, "{x} {h} {y}");
+        assert_eq!(
+            r.segments().iter().map(Vec::len).collect::<Vec<_>>(),
+            [1, 2, 1]
+        );
     }
 
     #[test]

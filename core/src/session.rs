@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::chat::ChatTemplate;
 use crate::comm::World;
 use crate::device::Device;
+use crate::expert_cache::ExpertCacheUse;
 use crate::kv_cache::KvDType;
 use crate::models::ModelConfig;
 use crate::sampler::{Sampler, Sampling, candidates};
@@ -37,6 +38,9 @@ pub struct SessionOptions {
     pub kv: KvDType,
     /// Tokens of a prompt that are computed at once.
     pub prefill_chunk: usize,
+    /// Experts stay in the model's files and are brought to this many bytes of memory of each device when
+    /// tokens need them; `None`: all are loaded.
+    pub expert_cache: Option<u64>,
 }
 
 impl Default for SessionOptions {
@@ -45,6 +49,7 @@ impl Default for SessionOptions {
             context_length: None,
             kv: KvDType::default(),
             prefill_chunk: 256,
+            expert_cache: None,
         }
     }
 }
@@ -211,6 +216,11 @@ impl Session {
     /// What each rank of this process holds.
     pub fn shards(&self) -> Vec<ShardInfo> {
         self.ranks.shards()
+    }
+
+    /// What the cache of experts has and has done, of all ranks of this process, if there is one.
+    pub fn expert_cache(&self) -> Option<ExpertCacheUse> {
+        self.ranks.expert_cache()
     }
 
     /// Shapes and constants of the model.

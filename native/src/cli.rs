@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardlight::comm::{Mesh, Sharding, SplitChoice};
 use shardlight::device::DeviceChoice;
@@ -424,6 +425,10 @@ pub struct Model {
     /// Element type of the key/value cache.
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// Leave the experts of a mixture of experts in its file, and bring them to this much memory of each device when
+    /// tokens need them, such as 2GiB.
+    #[arg(long, value_name = "SIZE")]
+    pub expert_cache: Option<ByteSize>,
 }
 
 /// Element types of the key/value cache.

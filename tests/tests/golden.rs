@@ -17,6 +17,7 @@ fn load(files: ModelFiles, device: &Rc<dyn Device>, kv: KvDType, chunk: usize) -
         context_length: Some(files.config.max_position_embeddings.min(1024)),
         kv,
         prefill_chunk: chunk,
+        ..SessionOptions::default()
     };
     let quiet = &mut |_| ControlFlow::Continue(());
     pollster::block_on(Session::load(

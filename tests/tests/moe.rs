@@ -20,6 +20,7 @@ fn load(source: &Rc<dyn WeightSource>, device: &Rc<dyn Device>) -> Session {
         context_length: Some(256),
         kv: KvDType::F32,
         prefill_chunk: 64,
+        ..SessionOptions::default()
     };
     let quiet = &mut |_| ControlFlow::Continue(());
     let world = World::single(Rc::clone(device));

@@ -75,6 +75,7 @@ fn load(files: ModelFiles, world: World, chunk: usize) -> Result<Session> {
         context_length: Some(files.config.max_position_embeddings.min(256)),
         kv: KvDType::F32,
         prefill_chunk: chunk,
+        ..SessionOptions::default()
     };
     let quiet = &mut |_| ControlFlow::Continue(());
     pollster::block_on(Session::load(files, world, options, quiet))

@@ -27,6 +27,8 @@ pub struct Load {
     context_length: Option<usize>,
     kv: Option<Kv>,
     prefill_chunk: Option<usize>,
+    /// Bytes.
+    expert_cache: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -87,6 +89,7 @@ impl Load {
                 Some(Kv::Q8_0) => KvDType::Q8_0,
             },
             prefill_chunk: self.prefill_chunk.unwrap_or(default.prefill_chunk),
+            expert_cache: self.expert_cache,
         }
     }
 }

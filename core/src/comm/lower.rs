@@ -5,10 +5,11 @@
 //! sums) is computed once.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use super::{Collective, CollectiveKind, Reduce, Traffic};
 use crate::kernels::{Access, Kernel, Params, all_reduce, copy, matmul, matvec};
-use crate::recording::{Dispatch, Item, Recording};
+use crate::recording::{Dispatch, Item, Paged, Recording};
 use crate::tensor::{Storage, Tensor};
 use crate::{DType, Error, Result};
 
@@ -24,6 +25,15 @@ pub enum Step {
     },
     /// Ranks communicate.
     Communicate(Vec<Staged>),
+    /// A device runs a segment once in each round of what is brought in.
+    Paged {
+        /// Which device.
+        device: usize,
+        /// Which segment of its recording.
+        segment: usize,
+        /// Who brings what; the tensor is that of the device's recording.
+        paged: Paged,
+    },
 }
 
 /// A rank's part in a collective between devices or processes.
@@ -92,6 +102,7 @@ fn writes(recording: &Recording) -> Vec<usize> {
         match item {
             Item::Dispatch(d) => outputs(d).for_each(&mut count),
             Item::Collective(c) => c.output.iter().for_each(&mut count),
+            Item::Paged(_) | Item::EndPaged => {}
         }
     }
     writes
@@ -110,6 +121,8 @@ fn written_buffers(ranks: &[Recording]) -> HashSet<usize> {
         match item {
             Item::Dispatch(d) => outputs(d).for_each(&mut note),
             Item::Collective(c) => c.output.iter().for_each(&mut note),
+            Item::Paged(p) => p.by.written().iter().for_each(&mut note),
+            Item::EndPaged => {}
         }
     }
     written
@@ -155,11 +168,17 @@ impl<'a> Lowering<'a> {
             let mut progress = false;
             for (rank, recording) in ranks.iter().enumerate() {
                 // In turns: what different ranks do is independent, so a GPU may do it at the same time.
-                if let Some(Item::Dispatch(d)) = recording.items().get(cursors[rank]) {
-                    self.dispatch(rank, d)?;
-                    cursors[rank] += 1;
-                    progress = true;
-                }
+                let rest = &recording.items()[cursors[rank]..];
+                let taken = match rest.first() {
+                    Some(Item::Dispatch(d)) => {
+                        self.dispatch(rank, d)?;
+                        1
+                    }
+                    Some(Item::Paged(paged)) => self.paged(rank, paged, rest)?,
+                    _ => 0,
+                };
+                cursors[rank] += taken;
+                progress |= taken > 0;
             }
             let waiting: Vec<Option<&'a Collective>> = (ranks.iter().zip(&cursors))
                 .map(|(r, at)| match r.items().get(*at) {
@@ -307,6 +326,37 @@ impl<'a> Lowering<'a> {
         self.lowered.recordings[device].push_item(Item::Dispatch(mapped));
         self.open[device] = true;
         Ok(())
+    }
+
+    /// Calls that run in rounds are a segment of their own, without other ranks' calls; gives the number of items.
+    fn paged(&mut self, rank: usize, paged: &Paged, items: &[Item]) -> Result<usize> {
+        let device = self.devices[rank];
+        self.close(device);
+        let paged = Paged {
+            by: Rc::clone(&paged.by),
+            ids: self.map(rank, &paged.ids),
+        };
+        self.lowered.recordings[device].begin_paged(paged.clone());
+        self.segments[device] += 1;
+        let mut taken = 1;
+        while let Some(Item::Dispatch(d)) = items.get(taken) {
+            self.dispatch(rank, d)?;
+            taken += 1;
+        }
+        let Some(Item::EndPaged) = items.get(taken) else {
+            let what = "calls that run in rounds hold something else than calls";
+            return Err(Error::Invalid(what.into()));
+        };
+        self.lowered.recordings[device].end_paged();
+        self.open[device] = false;
+        let segment = self.segments[device];
+        self.segments[device] += 1;
+        self.lowered.steps.push(Step::Paged {
+            device,
+            segment,
+            paged,
+        });
+        Ok(taken + 1)
     }
 
     fn key(&mut self, rank: usize, dispatch: &Dispatch) -> Key {

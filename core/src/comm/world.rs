@@ -162,6 +162,19 @@ impl World {
                     self.devices[*device].run_segment(prepared, *segment)?;
                 }
                 Step::Communicate(staged) => self.communicate(program, staged).await?,
+                Step::Paged {
+                    device,
+                    segment,
+                    paged,
+                } => {
+                    let (device, prepared) = (&self.devices[*device], &program.prepared[*device]);
+                    let ids = read_words(device.as_ref(), prepared, &paged.ids).await?;
+                    for round in 0..paged.by.begin(&ids) {
+                        paged.by.page(round).await?;
+                        device.run_segment(prepared, *segment)?;
+                    }
+                    paged.by.ahead().await?;
+                }
             }
         }
         self.traffic.borrow_mut().add(&program.traffic);
@@ -213,6 +226,13 @@ impl World {
         }
         Ok(())
     }
+}
+
+async fn read_words(device: &dyn Device, prepared: &Prepared, tensor: &Tensor) -> Result<Vec<u32>> {
+    let buffer = prepared.tensor(tensor);
+    let buffer = buffer.ok_or_else(|| Error::Invalid("a tensor has no memory".into()))?;
+    let bytes = device.read(buffer, 0, tensor.bytes()).await?;
+    Ok(bytemuck::allocation::pod_collect_to_vec(&bytes))
 }
 
 impl Program {

@@ -1,13 +1,15 @@
 //! The experts of a mixture of experts: each token goes through those that were chosen for it.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::Linear;
+use crate::expert_cache::Pages;
 use crate::kernels::gated_mlp::{self, First};
 use crate::kernels::{
     Activation, Order, Pairs, Size, expert_combine, expert_order, matmul, matvec,
 };
-use crate::recording::Recording;
+use crate::recording::{Paged, Recording};
 use crate::tensor::Tensor;
 use crate::weights::{Slice, Weight};
 use crate::{DType, Error, Result};
@@ -22,13 +24,27 @@ const FEW_PAIRS: usize = 32;
 /// A rank may hold some of the experts, or of each a part: rows of gate and up, columns of down. Its
 /// results are then to be summed over ranks, and the biases of down belong to one of them.
 pub struct Experts {
-    gate: Option<Linear>,
-    up: Linear,
-    down: Linear,
+    matrices: Matrices,
     activation: Activation,
     limit: Option<f32>,
     count: usize,
     held: Range<usize>,
+}
+
+/// Where the matrices are.
+enum Matrices {
+    /// All in device memory.
+    Here(Resident),
+    /// In files, until they are needed.
+    Paged(Pages),
+}
+
+/// Matrices in device memory: of the experts held, or of the slots of a cache.
+#[derive(Clone)]
+struct Resident {
+    gate: Option<Linear>,
+    up: Linear,
+    down: Linear,
 }
 
 impl Experts {
@@ -89,14 +105,39 @@ impl Experts {
             ));
         }
         Ok(Experts {
-            gate,
-            up,
-            down,
+            matrices: Matrices::Here(Resident { gate, up, down }),
             activation,
             limit: None,
             count,
             held,
         })
+    }
+
+    /// Experts that are in files and are brought into an [`ExpertCache`](crate::expert_cache::ExpertCache) when tokens need
+    /// them.
+    pub(super) fn paged(pages: Pages, activation: Activation) -> Self {
+        Experts {
+            count: pages.stored().count,
+            held: pages.stored().held.clone(),
+            matrices: Matrices::Paged(pages),
+            activation,
+            limit: None,
+        }
+    }
+
+    /// Length of the inputs, and of an expert's outputs; has it gates?
+    fn shape(&self) -> (usize, usize, bool) {
+        match &self.matrices {
+            Matrices::Here(m) => {
+                let outputs = m.down.outputs() / self.held.len();
+                (m.up.inputs(), outputs, m.gate.is_some())
+            }
+            Matrices::Paged(pages) => match pages.shapes()[..] {
+                [_, [_, inputs], [outputs, _]] => (inputs, outputs, true),
+                [[_, inputs], [outputs, _]] => (inputs, outputs, false),
+                _ => (0, 0, false),
+            },
+        }
     }
 
     /// The same with gpt-oss' unit `(clamp(up, -limit, limit) + 1) act(min(gate, limit))`, where act is
@@ -106,7 +147,7 @@ impl Experts {
     ///
     /// [`Error::Invalid`] without gates or for a limit that is not above 0.
     pub fn with_limit(mut self, limit: f32) -> Result<Self> {
-        if self.gate.is_none() || !(limit > 0.0 && limit.is_finite()) {
+        if !self.shape().2 || !(limit > 0.0 && limit.is_finite()) {
             return Err(Error::Invalid(format!(
                 "experts: limit {limit}; it must be above 0, and there must be gates"
             )));
@@ -127,12 +168,7 @@ impl Experts {
 
     /// O, the length of an output.
     pub fn outputs(&self) -> usize {
-        self.down.outputs() / self.held.len()
-    }
-
-    /// Those that are held, and how many there are.
-    fn all(&self) -> (&Range<usize>, usize) {
-        (&self.held, self.count)
+        self.shape().1
     }
 }
 
@@ -170,24 +206,62 @@ impl Recording {
     ///
     /// [`Error::Invalid`] when a shape does not fit.
     pub fn experts(&mut self, x: &Tensor, ids: &Tensor, experts: &Experts) -> Result<Tensor> {
-        if x.cols() != experts.up.inputs() || x.rows() != ids.rows() || ids.dtype != DType::U32 {
+        let (inputs, ..) = experts.shape();
+        if x.cols() != inputs || x.rows() != ids.rows() || ids.dtype != DType::U32 {
             return Err(Error::Invalid(format!(
-                "experts: x {:?} and {} ids {:?}, expected {} channels and u32 ids of each token",
-                x.shape,
-                ids.dtype,
-                ids.shape,
-                experts.up.inputs()
+                "experts: x {:?} and {} ids {:?}, expected {inputs} channels and u32 ids of each token",
+                x.shape, ids.dtype, ids.shape
             )));
         }
-        let routed = self.ordered(ids, &experts.held)?;
-        let h = match &experts.gate {
-            Some(gate) => self.gated_experts(x, &routed, gate, experts)?,
+        let pages = match &experts.matrices {
+            Matrices::Here(matrices) => {
+                let all = (&experts.held, experts.count);
+                return self.experts_of(x, ids, experts, matrices, all);
+            }
+            Matrices::Paged(pages) => pages,
+        };
+        let (weights, slots) = pages.weights()?;
+        let linear = |(weight, bias)| Linear::with_bias(weight, bias);
+        let mut matrices: Vec<_> = weights.into_iter().map(linear).collect::<Result<_>>()?;
+        let (Some(down), Some(up)) = (matrices.pop(), matrices.pop()) else {
+            return Err(Error::Invalid("experts: too few matrices".into()));
+        };
+        let gate = matrices.pop();
+        let slot_ids = pages.slot_ids(&ids.shape)?;
+        self.begin_paged(Paged {
+            by: Rc::new(pages.clone()),
+            ids: ids.clone(),
+        });
+        let y = self.experts_of(
+            x,
+            &slot_ids,
+            experts,
+            &Resident { gate, up, down },
+            (&(0..slots), slots),
+        )?;
+        self.end_paged();
+        Ok(y)
+    }
+
+    /// The same with matrices of the ids `held` of `all.1`.
+    fn experts_of(
+        &mut self,
+        x: &Tensor,
+        ids: &Tensor,
+        experts: &Experts,
+        matrices: &Resident,
+        all: (&Range<usize>, usize),
+    ) -> Result<Tensor> {
+        let routed = self.ordered(ids, all.0)?;
+        let Resident { gate, up, down } = matrices;
+        let h = match gate {
+            Some(gate) => self.gated_experts(x, &routed, [gate, up], experts, all)?,
             None => {
-                let z = self.expert_linear(x, &routed, &experts.up, experts.all(), ids.cols())?;
+                let z = self.expert_linear(x, &routed, up, all, ids.cols())?;
                 self.activate(&z, experts.activation)?
             }
         };
-        self.expert_linear(&h, &routed, &experts.down, experts.all(), 1)
+        self.expert_linear(&h, &routed, down, all, 1)
     }
 
     /// The sum of what a token's experts gave, weighed: `out` `(T k, O)` of [`Recording::experts`] and
@@ -345,11 +419,11 @@ impl Recording {
         &mut self,
         x: &Tensor,
         routed: &Routed,
-        gate: &Linear,
+        [gate, up]: [&Linear; 2],
         experts: &Experts,
+        all: (&Range<usize>, usize),
     ) -> Result<Tensor> {
-        let up = &experts.up;
-        let (held, share) = (experts.held.len(), routed.pairs / x.rows());
+        let (held, share) = (all.0.len(), routed.pairs / x.rows());
         let unit = up.outputs() / held;
         let y = self.scratch(DType::F32, &[routed.pairs, unit])?;
         // As many experts at a time as lie in one slice of either weight.
@@ -366,7 +440,7 @@ impl Recording {
             let dtypes = [gate_slice, up_slice].map(|s| s.tensor.dtype);
             let params = gated_mlp::params(size, first, dtypes[0], dtypes[1], experts.activation);
             let params = gated_mlp::clamped(params, experts.limit);
-            let pairs = pairs(experts.all(), row..end, unit, share, routed.order);
+            let pairs = pairs(all, row..end, unit, share, routed.order);
             let bindings = vec![
                 Some(x.clone()),
                 Some(gate_slice.tensor.clone()),

@@ -14,6 +14,7 @@ use crate::{DType, Error, Result};
 pub(super) const MATVEC_TOKENS: usize = 8;
 
 /// `y = x W^T (+ b)`.
+#[derive(Clone)]
 pub struct Linear {
     /// `(N, K)`, this rank's part.
     pub(super) weight: Weight,

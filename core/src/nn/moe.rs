@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Activation, Experts, GatedMlp, Linear, Router};
+use crate::expert_cache::StoredBlock;
 use crate::models::MoeConfig;
 use crate::recording::Recording;
 use crate::tensor::Tensor;
@@ -65,14 +66,42 @@ impl Moe {
             cols: share.hidden.clone(),
         };
         let held = share.experts.clone();
-        let gate = Linear::load_experts(loader, &gate, held.clone(), &rows).await?;
-        let up = Linear::load_experts(loader, &up, held.clone(), &rows).await?;
-        let mut down = Linear::load_experts(loader, &down, held.clone(), &cols).await?;
-        if share.hidden.start > 0 {
-            // Ranks sum up.
-            down = down.without_bias();
-        }
-        let mut experts = Experts::new(count, held, Some(gate), [up, down], activation)?;
+        // Ranks sum up: one has the biases.
+        let biased = share.hidden.start == 0;
+        let mut experts = match loader.expert_cache().cloned() {
+            Some(cache) => {
+                let files = loader.files();
+                let stored = |matrix: &ExpertMatrix, part: &Part, biased: bool| {
+                    let bias = match biased {
+                        true => matrix.stored_bias(files, part.rows.clone())?,
+                        false => None,
+                    };
+                    Ok::<_, Error>((matrix.stored(files, part)?, bias))
+                };
+                let matrices = vec![
+                    stored(&gate, &rows, true)?,
+                    stored(&up, &rows, true)?,
+                    stored(&down, &cols, biased)?,
+                ];
+                let block = StoredBlock {
+                    count,
+                    held,
+                    k: config.router.k,
+                    matrices,
+                };
+                loader.leave(block.file_bytes());
+                Experts::paged(cache.register(block), activation)
+            }
+            None => {
+                let gate = Linear::load_experts(loader, &gate, held.clone(), &rows).await?;
+                let up = Linear::load_experts(loader, &up, held.clone(), &rows).await?;
+                let mut down = Linear::load_experts(loader, &down, held.clone(), &cols).await?;
+                if !biased {
+                    down = down.without_bias();
+                }
+                Experts::new(count, held, Some(gate), [up, down], activation)?
+            }
+        };
         if let Some(limit) = config.swiglu_limit {
             experts = experts.with_limit(limit)?;
         }

@@ -189,6 +189,7 @@ pub async fn dry_run(files: &ModelFiles, ranks: Vec<Placement>, sizes: Sizes) ->
         context_length: Some(sizes.context),
         kv: sizes.kv,
         prefill_chunk: sizes.chunk,
+        ..SessionOptions::default()
     };
     let quiet = &mut |_| ControlFlow::Continue(());
     let session = Session::load(described, world, options, quiet).await?;

@@ -163,7 +163,7 @@ impl Share {
         }
         let kernel = |item: &Item| match item {
             Item::Dispatch(d) => d.kernel.name,
-            Item::Collective(_) => "",
+            _ => "",
         };
         let items = dense.items();
         let mut at = 0;

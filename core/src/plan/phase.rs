@@ -93,6 +93,8 @@ impl Steps<'_> {
                         seconds: self.device.seconds(cost(d, when), self.peak),
                     }),
                     Item::Collective(c) => program.steps.push(step(placement, c)),
+                    // Reading files is not planned.
+                    Item::Paged(_) | Item::EndPaged => {}
                 }
             }
             program
@@ -150,7 +152,7 @@ impl Steps<'_> {
             let mut found: Vec<(usize, u64, &Collective)> = Vec::new();
             let collectives = recording.items().iter().filter_map(|item| match item {
                 Item::Collective(c) => Some(c),
-                Item::Dispatch(_) => None,
+                _ => None,
             });
             for c in collectives {
                 let group = group_of(placement, &c.group);

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use super::{DEFAULT_CONTEXT, MOST_TOP_K, Phase, Progress, SessionOptions};
+use super::{DEFAULT_CONTEXT, LOGIT_ROWS, MOST_TOP_K, Phase, Progress, SessionOptions};
 use crate::comm::{Placement, Program, World};
 use crate::device::{Buffer, Device, DeviceInfo};
+use crate::expert_cache::{ExpertCache, ExpertCacheUse};
 use crate::kernels::router::NOT_A_NUMBER;
 use crate::kv_cache::KvCache;
 use crate::models::{self, Model, ModelConfig, Share};
@@ -62,6 +63,7 @@ struct Rank {
     first: usize,
     held: Held,
     cache_bytes: u64,
+    expert_cache: Option<Rc<ExpertCache>>,
 }
 
 /// Small buffers of one device.
@@ -188,6 +190,17 @@ impl Ranks {
             cache_bytes: rank.cache_bytes,
         };
         self.ranks.iter().zip(0..).map(info).collect()
+    }
+
+    pub(super) fn expert_cache(&self) -> Option<ExpertCacheUse> {
+        let caches = self
+            .ranks
+            .iter()
+            .filter_map(|rank| rank.expert_cache.as_ref());
+        caches.map(|cache| cache.used()).reduce(|mut sum, used| {
+            sum += used;
+            sum
+        })
     }
 
     /// Computes `tokens` at `position`, and the last one's logits if asked for.
@@ -488,8 +501,20 @@ impl Rank {
     ) -> Result<Rank> {
         let placement = Rc::clone(&world.ranks()[rank]);
         let device = world.device(rank);
-        loader.go_to(Rc::clone(&placement), Rc::clone(device));
+        let sharing = (0..world.ranks().len()).filter(|other| world.share_device(rank, *other));
+        let sharing = sharing.count() as u64;
+        let expert_cache = (options.expert_cache)
+            .map(|bytes| Rc::new(ExpertCache::new(Rc::clone(device), bytes / sharing)));
+        loader.go_to(
+            Rc::clone(&placement),
+            Rc::clone(device),
+            expert_cache.clone(),
+        );
         let model = models::load(loader, context).await?;
+        if let Some(cache) = &expert_cache {
+            let tokens = options.prefill_chunk.clamp(1, context).max(LOGIT_ROWS);
+            cache.allocate(tokens).await?;
+        }
         let shape = model.cache_shape();
         let cache = KvCache::new(device.as_ref(), shape, context, options.kv).await?;
         let rows = placement.vocab(model.config().vocab_size)?;
@@ -513,6 +538,7 @@ impl Rank {
                 let layout = device.limits().layout;
                 shape.layers as u64 * shape.layer_bytes(context, options.kv, layout)
             },
+            expert_cache,
         })
     }
 

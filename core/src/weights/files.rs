@@ -221,8 +221,8 @@ impl ModelFiles {
     }
 
     /// The file that holds `tensor`.
-    pub fn source(&self, tensor: &TensorInfo) -> &dyn WeightSource {
-        self.sources[tensor.file].as_ref()
+    pub fn source(&self, tensor: &TensorInfo) -> &Rc<dyn WeightSource> {
+        &self.sources[tensor.file]
     }
 }
 

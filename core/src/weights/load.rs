@@ -3,21 +3,24 @@
 
 mod expert_matrix;
 mod experts;
+mod repack;
+mod stored_experts;
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
 pub use expert_matrix::ExpertMatrix;
+pub(crate) use repack::Repacker;
+use repack::repack;
+pub(crate) use stored_experts::{StoredBias, StoredExperts};
 
 use super::{ModelFiles, TensorInfo, dequant, planar};
 use crate::comm::Placement;
 use crate::device::{Buffer, Device, Layout};
+use crate::expert_cache::ExpertCache;
 use crate::tensor::{Storage, Tensor};
 use crate::{DType, Error, Result};
-
-/// File bytes read, repacked and written at once.
-const PIECE: usize = 4 << 20;
 
 /// Written bytes after which the device gets time to take them.
 const FLUSH: u64 = 16 << 20;
@@ -110,7 +113,7 @@ impl Weight {
 }
 
 /// Bytes of a row on a device.
-fn row_bytes(layout: Layout, dtype: DType, cols: usize) -> usize {
+pub(crate) fn row_bytes(layout: Layout, dtype: DType, cols: usize) -> usize {
     match layout {
         Layout::Planar => planar::row_bytes(dtype, cols),
         Layout::File => blocks_bytes(dtype, cols),
@@ -181,6 +184,7 @@ pub struct Loader<'a> {
     total: u64,
     unflushed: u64,
     held: Held,
+    expert_cache: Option<Rc<ExpertCache>>,
     /// Ranks on one device share what they have in common.
     shared: HashMap<Key, Tensor>,
 }
@@ -205,15 +209,32 @@ impl<'a> Loader<'a> {
             total: files.bytes(),
             unflushed: 0,
             held: Held::default(),
+            expert_cache: None,
             shared: HashMap::new(),
         }
     }
 
-    /// Goes on with another rank.
-    pub fn go_to(&mut self, placement: Rc<Placement>, device: Rc<dyn Device>) {
+    /// Goes on with another rank, whose experts stay in their files if there is a cache for them.
+    pub fn go_to(
+        &mut self,
+        placement: Rc<Placement>,
+        device: Rc<dyn Device>,
+        expert_cache: Option<Rc<ExpertCache>>,
+    ) {
         self.placement = placement;
         self.device = device;
+        self.expert_cache = expert_cache;
         self.held = Held::default();
+    }
+
+    /// Where experts are brought when they are needed.
+    pub fn expert_cache(&self) -> Option<&Rc<ExpertCache>> {
+        self.expert_cache.as_ref()
+    }
+
+    /// So many bytes of the files stay there.
+    pub(crate) fn leave(&mut self, bytes: u64) {
+        self.total = self.total.saturating_sub(bytes);
     }
 
     /// The model's files.
@@ -644,61 +665,19 @@ impl<'a> Loader<'a> {
         buffer: &Buffer,
         base: usize,
     ) -> Result<()> {
-        let (rows, cols) = (part.rows.len(), part.cols.len());
-        let file_row = blocks_bytes(info.dtype, info.row_len());
-        let part_row = blocks_bytes(info.dtype, cols);
-        if !self.device.takes_data() {
-            return self.advance((rows * part_row) as u64, 0).await;
-        }
-        let first = blocks_bytes(info.dtype, part.cols.start);
-        let start = info.offset + (part.rows.start * file_row) as u64;
-        let source = self.files.source(info);
-        let mapped = source.mapped();
         let layout = self.device.limits().layout;
-        let row = row_bytes(layout, info.dtype, cols);
-        // Rows that are read whole although a part is wanted, because seeking costs more.
-        let through = (file_row - part_row) as u64 <= source.seek_bytes();
-        let step = (PIECE / file_row.max(row)).clamp(1, rows);
-        let mut piece = vec![0u8; step * part_row];
-        let mut whole = Vec::new();
-        let mut packed = vec![0u8; step * row];
-        for at in (0..rows).step_by(step) {
-            let n = step.min(rows - at);
-            let offset = start + (at * file_row) as u64;
-            let file = &mut piece[..n * part_row];
-            let pick = |from: &[u8], file: &mut [u8]| {
-                for (to, row) in file.chunks_mut(part_row).zip(from.chunks(file_row)) {
-                    to.copy_from_slice(&row[first..first + part_row]);
-                }
-            };
-            match &mapped {
-                Some(mapped) => {
-                    let from = &(**mapped).as_ref()[offset as usize..][..n * file_row];
-                    pick(from, file);
-                }
-                None if part_row == file_row => source.read(offset, file).await?,
-                None if through => {
-                    whole.resize(n * file_row, 0);
-                    source.read(offset, &mut whole).await?;
-                    pick(&whole, file);
-                }
-                None => {
-                    for (i, row) in file.chunks_mut(part_row).enumerate() {
-                        let offset = offset + (i * file_row + first) as u64;
-                        source.read(offset, row).await?;
-                    }
-                }
-            }
-            match layout {
-                Layout::File => self.write(buffer, base + at * row, file).await?,
-                Layout::Planar => {
-                    let packed = &mut packed[..n * row];
-                    packed.fill(0);
-                    repack(info.dtype, cols, file, packed);
-                    self.write(buffer, base + at * row, packed).await?;
-                }
-            }
-            self.advance((n * part_row) as u64, 0).await?;
+        let width = blocks_bytes(info.dtype, part.cols.len());
+        if !self.device.takes_data() {
+            return self.advance((part.rows.len() * width) as u64, 0).await;
+        }
+        let source = self.files.source(info);
+        let mut repacker = Repacker::new(layout);
+        let mut at = base;
+        for piece in repacker.pieces(info, part) {
+            let bytes = repacker.read(source.as_ref(), info, &piece).await?;
+            self.write(buffer, at, bytes).await?;
+            at += bytes.len();
+            self.advance((piece.rows.len() * width) as u64, 0).await?;
         }
         Ok(())
     }
@@ -740,17 +719,4 @@ fn whole_blocks(info: &TensorInfo, part: &Part) -> Result<()> {
 /// Bytes of `len` elements in a file; whole blocks.
 fn blocks_bytes(dtype: DType, len: usize) -> usize {
     len / dtype.block_len() * dtype.block_bytes()
-}
-
-/// Repacks whole rows, on all threads.
-fn repack(dtype: DType, cols: usize, file: &[u8], packed: &mut [u8]) {
-    let row = planar::row_bytes(dtype, cols);
-    let file_row = blocks_bytes(dtype, cols);
-    let rows = packed.len() / row;
-    let step = rows.div_ceil(4 * crate::device::cpu::threads()).max(1);
-    crate::device::cpu::for_each_chunk(packed, step * row, |i, out| {
-        let n = out.len() / row;
-        let from = &file[i * step * file_row..][..n * file_row];
-        planar::repack_rows(dtype, cols, from, out);
-    });
 }

@@ -17,6 +17,7 @@ pub mod source;
 pub use file_kind::FileKind;
 pub use files::ModelFiles;
 pub use load::{ExpertMatrix, Held, Loader, Part, Slice, Weight};
+pub(crate) use load::{Repacker, StoredBias, StoredExperts, row_bytes};
 pub use source::{BytesSource, MappedBytes, WeightSource};
 
 use crate::DType;

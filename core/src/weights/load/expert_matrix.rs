@@ -4,9 +4,11 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::experts::experts_of_slice;
-use super::{Loader, ModelFiles, Part, Slice, Weight, row_bytes};
+use super::repack::Repacker;
+use super::stored_experts::{Kept, Stored, StoredBias, StoredExperts};
+use super::{Loader, ModelFiles, Part, TensorInfo, Weight, row_bytes, whole_blocks};
+use crate::device::Buffer;
 use crate::tensor::Tensor;
-use crate::weights::dequant;
 use crate::{DType, Result};
 
 /// One of the matrices that each expert of a block has.
@@ -88,13 +90,92 @@ impl ExpertMatrix {
     }
 }
 
+impl ExpertMatrix {
+    /// Where each expert's matrix is, and of it this part.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`](crate::Error::Format) when a tensor is missing or has another shape,
+    /// [`Error::Invalid`](crate::Error::Invalid) when the part cuts a block.
+    pub(crate) fn stored(&self, files: &ModelFiles, part: &Part) -> Result<StoredExperts> {
+        let [count, rows, cols] = self.shape;
+        let of_rows = |all, first| Kept::Rows { all, first };
+        let (infos, kept) = match self.place(files) {
+            Place::Together(name) => (vec![files.matrices(&name, self.shape)?], of_rows(rows, 0)),
+            Place::Half(name, half) => {
+                let both = files.matrices(&name, [count, 2 * rows, cols])?;
+                (vec![both], of_rows(2 * rows, half * rows))
+            }
+            Place::Apart(names) => {
+                let each = names.iter().map(|name| files.tensor(name, &[rows, cols]));
+                (each.collect::<Result<_>>()?, of_rows(0, 0))
+            }
+            Place::Transposed { name, first, step } => {
+                let all = step * rows;
+                let turned = Kept::Turned {
+                    cols,
+                    all,
+                    first,
+                    step,
+                };
+                (vec![files.matrices(&name, [count, cols, all])?], turned)
+            }
+        };
+        if let Kept::Rows { .. } = kept {
+            for info in &infos {
+                whole_blocks(info, part)?;
+            }
+        }
+        let tensor = |info: &TensorInfo| Stored {
+            source: Rc::clone(files.source(info)),
+            info: info.clone(),
+        };
+        Ok(StoredExperts {
+            tensors: infos.into_iter().map(tensor).collect(),
+            kept,
+            part: part.clone(),
+        })
+    }
+
+    /// Where the biases `rows` of each expert are, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`](crate::Error::Format) when they have another shape.
+    pub(crate) fn stored_bias(
+        &self,
+        files: &ModelFiles,
+        rows: Range<usize>,
+    ) -> Result<Option<StoredBias>> {
+        let ([count, all, _], block, which) = (self.shape, &self.block, self.which);
+        let own = format!("{block}.ffn_{which}_exps.bias");
+        let both = format!("{block}.ffn_gate_up_exps.bias");
+        let (name, first, step) = match which {
+            _ if files.has(&own) => (own, 0, 1),
+            "gate" | "up" if files.has(&both) => (both, usize::from(which == "up"), 2),
+            _ => return Ok(None),
+        };
+        let info = files.tensor(&name, &[count, step * all])?;
+        Ok(Some(StoredBias {
+            tensor: Stored {
+                source: Rc::clone(files.source(info)),
+                info: info.clone(),
+            },
+            all,
+            first,
+            step,
+            rows,
+        }))
+    }
+}
+
 impl Loader<'_> {
     /// Of one of the matrices of the experts `held` this part, one expert's rows below the other's, in slices of
     /// whole experts.
     ///
     /// # Errors
     ///
-    /// As [`Loader::part`]; [`Error::Device`] when an expert is larger than a binding.
+    /// As [`Loader::part`]; [`Error::Device`](crate::Error::Device) when an expert is larger than a binding.
     pub async fn expert_matrix(
         &mut self,
         matrix: &ExpertMatrix,
@@ -102,67 +183,12 @@ impl Loader<'_> {
         part: &Part,
     ) -> Result<Weight> {
         let [count, rows, cols] = matrix.shape;
-        let mut pieces = Vec::with_capacity(held.len());
-        match matrix.place(self.files) {
-            Place::Together(name) => {
-                return self.experts(&name, matrix.shape, held, part).await;
-            }
-            Place::Transposed { name, first, step } => {
-                let shape = [count, cols, step * rows];
-                return self
-                    .transposed(&name, shape, [first, step], held, part)
-                    .await;
-            }
-            Place::Half(name, half) => {
-                let info = self.files.tensor(&name, &[count, 2 * rows, cols])?;
-                for e in held.clone() {
-                    let first = (2 * e + half) * rows;
-                    let rows = first + part.rows.start..first + part.rows.end;
-                    let cols = part.cols.clone();
-                    pieces.push((info, Part { rows, cols }));
-                }
-            }
-            Place::Apart(names) => {
-                for name in &names[held.clone()] {
-                    pieces.push((self.files.tensor(name, &[rows, cols])?, part.clone()));
-                }
-            }
+        if let Place::Together(name) = matrix.place(self.files) {
+            return self.experts(&name, matrix.shape, held, part).await;
         }
         let whole = held.len() == count && *part == Part::all(rows, cols);
-        let unit = part.rows.len();
-        let mut weights: Vec<Weight> = Vec::new();
-        let mut rest = &pieces[..];
-        while let Some((info, _)) = rest.first() {
-            let dtype = info.dtype;
-            super::whole_blocks(info, part)?;
-            let device = Rc::clone(&self.device);
-            let row = row_bytes(device.limits().layout, dtype, part.cols.len());
-            let bytes = (unit * row) as u64;
-            let most = experts_of_slice(device.as_ref(), &info.name, bytes, rest.len())?;
-            let same = rest.iter().take_while(|(i, _)| i.dtype == dtype).count();
-            let (now, later) = rest.split_at(most.min(same));
-            rest = later;
-            let name = format!("{} and {} more", info.name, now.len() - 1);
-            let key = self.key(&name, now[0].1.rows.clone(), part.cols.clone());
-            let tensor = match self.shared.get(&key) {
-                Some(found) => found.clone(),
-                None => {
-                    let bytes = (now.len() * unit * row) as u64;
-                    let buffer = device.alloc(bytes, &info.name).await?;
-                    for (i, (info, part)) in now.iter().enumerate() {
-                        self.read_into(info, part, &buffer, i * unit * row).await?;
-                    }
-                    let tensor = Tensor::of(buffer, dtype, &[now.len() * unit, part.cols.len()]);
-                    if self.placement.tp.len() > 1 {
-                        self.shared.insert(key, tensor.clone());
-                    }
-                    tensor
-                }
-            };
-            self.hold(tensor.bytes(), whole);
-            weights.push(one_slice(tensor));
-        }
-        Weight::stack(weights)
+        let stored = matrix.stored(self.files, part)?;
+        self.stored(&stored, held, whole).await
     }
 
     /// Of a tensor `(E, K, step N)`, decoded: every `step`-th column from `first` on as rows, of the experts `held`,
@@ -180,42 +206,84 @@ impl Loader<'_> {
         part: &Part,
     ) -> Result<Weight> {
         let info = self.files.matrices(name, [count, cols, all])?;
+        let whole = held.len() == count && *part == Part::all(all / step, cols);
+        let stored = StoredExperts {
+            tensors: vec![Stored {
+                source: Rc::clone(self.files.source(info)),
+                info: info.clone(),
+            }],
+            kept: Kept::Turned {
+                cols,
+                all,
+                first,
+                step,
+            },
+            part: part.clone(),
+        };
+        self.stored(&stored, held, whole).await
+    }
+
+    async fn stored(
+        &mut self,
+        stored: &StoredExperts,
+        held: Range<usize>,
+        whole: bool,
+    ) -> Result<Weight> {
         let device = Rc::clone(&self.device);
-        let (unit, width) = (part.rows.len(), part.cols.len());
-        let row = row_bytes(device.limits().layout, DType::F32, width);
-        let expert = (info.bytes / count as u64) as usize;
-        let most = experts_of_slice(device.as_ref(), name, (unit * row) as u64, held.len())?;
-        let mut weights = Vec::with_capacity(held.len().div_ceil(most));
-        for begin in held.clone().step_by(most) {
-            let experts = begin..held.end.min(begin + most);
-            let bytes = (experts.len() * unit * row) as u64;
-            let buffer = device.alloc(bytes, name).await?;
-            for (i, e) in experts.clone().enumerate().filter(|_| device.takes_data()) {
-                let mut file = vec![0; expert];
-                let source = self.files.source(info);
-                source
-                    .read(info.offset + (e * expert) as u64, &mut file)
-                    .await?;
-                let mut values = vec![0.0f32; cols * all];
-                dequant::dequantize(info.dtype, &file, &mut values);
-                let mut turned = vec![0u8; unit * row];
-                for (n, out) in part.rows.clone().zip(turned.chunks_exact_mut(row)) {
-                    let column = |k: usize| values[k * all + first + n * step];
-                    for (k, out) in part.cols.clone().zip(out.chunks_exact_mut(4)) {
-                        out.copy_from_slice(&column(k).to_le_bytes());
+        let layout = device.limits().layout;
+        let [unit, cols] = stored.shape();
+        let mut weights: Vec<Weight> = Vec::new();
+        let mut begin = held.start;
+        while begin < held.end {
+            let dtype = stored.dtype(begin);
+            let expert = unit * row_bytes(layout, dtype, cols);
+            let name = stored.name(begin);
+            let most = experts_of_slice(device.as_ref(), name, expert as u64, held.end - begin)?;
+            let same = (begin..held.end).take_while(|e| stored.dtype(*e) == dtype);
+            let experts = begin..begin + same.count().min(most);
+            begin = experts.end;
+            let key = format!("{name} {experts:?} {:?}", stored.kept);
+            let Part { rows, cols } = stored.part.clone();
+            let key = self.key(&key, rows, cols);
+            let tensor = match self.shared.get(&key) {
+                Some(found) => found.clone(),
+                None => {
+                    let bytes = (experts.len() * expert) as u64;
+                    let buffer = device.alloc(bytes, name).await?;
+                    self.read_experts(stored, experts.clone(), &buffer).await?;
+                    let shape = [experts.len() * unit, stored.shape()[1]];
+                    let tensor = Tensor::of(buffer, dtype, &shape);
+                    if self.placement.tp.len() > 1 {
+                        self.shared.insert(key, tensor.clone());
                     }
+                    tensor
                 }
-                self.write(&buffer, i * unit * row, &turned).await?;
-                self.advance(expert as u64, 0).await?;
-            }
-            let tensor = Tensor::of(buffer, DType::F32, &[experts.len() * unit, width]);
-            self.hold(
-                tensor.bytes(),
-                held.len() == count && unit * width == cols * all / step,
-            );
-            weights.push(one_slice(tensor));
+            };
+            self.hold(tensor.bytes(), whole);
+            weights.push(Weight::of_slice(tensor));
         }
         Weight::stack(weights)
+    }
+
+    async fn read_experts(
+        &mut self,
+        stored: &StoredExperts,
+        experts: Range<usize>,
+        buffer: &Buffer,
+    ) -> Result<()> {
+        let mut repacker = Repacker::new(self.device.limits().layout);
+        let mut at = 0;
+        for expert in experts {
+            if self.device.takes_data() {
+                for piece in stored.pieces(expert, &repacker) {
+                    let bytes = stored.read(expert, &piece, &mut repacker).await?;
+                    self.write(buffer, at, bytes).await?;
+                    at += bytes.len();
+                }
+            }
+            self.advance(stored.file_bytes(expert), 0).await?;
+        }
+        Ok(())
     }
 
     /// `0, 1, .. count - 1`, again and again, `rounds` times: `(rounds, count)` u32. Ranks of one device share it.
@@ -244,38 +312,23 @@ impl Loader<'_> {
         held: Range<usize>,
         rows: Range<usize>,
     ) -> Result<Option<Tensor>> {
-        let ([count, all, _], block, which) = (matrix.shape, &matrix.block, matrix.which);
-        let own = format!("{block}.ffn_{which}_exps.bias");
-        let both = format!("{block}.ffn_gate_up_exps.bias");
-        let (name, first, step) = match which {
-            _ if self.files.has(&own) => (own, 0, 1),
-            "gate" | "up" if self.files.has(&both) => (both, usize::from(which == "up"), 2),
-            _ => return Ok(None),
+        let [count, all, _] = matrix.shape;
+        let Some(stored) = matrix.stored_bias(self.files, rows.clone())? else {
+            return Ok(None);
         };
-        let values = self.floats_of(&name, &[count, step * all]).await?;
-        let picked: Vec<f32> = (held.clone())
-            .flat_map(|e| rows.clone().map(move |n| (e * all + n) * step + first))
-            .map(|i| values[i])
-            .collect();
-        let label = format!("{name}[{which}, {held:?}, {rows:?}]");
-        let tensor = self
-            .table(&label, &[picked.len()], std::iter::once(picked))
+        let name = &stored.tensor.info.name;
+        let label = format!("{name}[{}, {held:?}, {rows:?}]", matrix.which);
+        let mut values = vec![0.0; held.len() * rows.len()];
+        if self.device.takes_data() {
+            for (expert, out) in held.clone().zip(values.chunks_mut(rows.len().max(1))) {
+                out.copy_from_slice(&stored.read(expert).await?);
+            }
+        }
+        self.advance(held.len() as u64 * stored.file_bytes(), 0)
             .await?;
+        let shape = [values.len()];
+        let tensor = self.table(&label, &shape, std::iter::once(values)).await?;
         self.hold(tensor.bytes(), held.len() == count && rows.len() == all);
         Ok(Some(tensor))
-    }
-}
-
-fn one_slice(tensor: Tensor) -> Weight {
-    let (rows, cols) = (tensor.rows(), tensor.cols());
-    let slice = Slice {
-        first: 0,
-        rows,
-        tensor,
-    };
-    Weight {
-        rows,
-        cols,
-        slices: vec![slice],
     }
 }

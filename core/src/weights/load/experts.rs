@@ -26,6 +26,47 @@ pub(super) fn experts_of_slice(
 }
 
 impl Weight {
+    /// A matrix whose rows lie in one tensor.
+    pub(super) fn of_slice(tensor: Tensor) -> Self {
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let slice = Slice {
+            first: 0,
+            rows,
+            tensor,
+        };
+        Weight {
+            rows,
+            cols,
+            slices: vec![slice],
+        }
+    }
+
+    /// Room for the matrices of `count` experts, each `(rows, cols)`, in slices of whole experts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`]; [`Error::Device`] when an expert is larger than a binding.
+    pub(crate) async fn room(
+        device: &dyn Device,
+        name: &str,
+        dtype: DType,
+        [count, rows, cols]: [usize; 3],
+    ) -> Result<Self> {
+        let expert = rows * row_bytes(device.limits().layout, dtype, cols);
+        let most = experts_of_slice(device, name, expert as u64, count)?;
+        let mut weights = Vec::with_capacity(count.div_ceil(most));
+        for first in (0..count).step_by(most) {
+            let n = most.min(count - first);
+            let buffer = device.alloc((n * expert) as u64, name).await?;
+            weights.push(Weight::of_slice(Tensor::of(
+                buffer,
+                dtype,
+                &[n * rows, cols],
+            )));
+        }
+        Weight::stack(weights)
+    }
+
     /// Matrices of `count` experts, each `(rows, cols)`, as one of `count * rows` rows, in slices of whole
     /// experts; `bytes` are in the file's layout.
     ///

@@ -1,0 +1,195 @@
+//! Mixtures of experts whose experts stay in the file, against the same model in memory and recorded results.
+
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use shardlight::Result;
+use shardlight::comm::{LocalComm, Mesh, Placement, World};
+use shardlight::device::{Device, DeviceKind};
+use shardlight::kv_cache::KvDType;
+use shardlight::session::{Session, SessionOptions};
+use shardlight::shard::Split;
+use shardlight::weights::ModelFiles;
+use shardlight_tests::golden::{greedy, ids, json, nmse, tensor};
+use shardlight_tests::{data, devices, open};
+
+/// Families with experts.
+const MIXTURES: &[&str] = &[
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
+    "granite_moe",
+    "gpt_oss",
+    "deepseek_v2",
+];
+
+fn files(name: &str) -> ModelFiles {
+    let folder = data().join("families").join(name);
+    open(&[folder.join("config.json"), folder.join("model.safetensors")])
+}
+
+fn load(
+    files: ModelFiles,
+    device: &Rc<dyn Device>,
+    mesh: Mesh,
+    cache: Option<u64>,
+) -> Result<Session> {
+    let ranks = (0..mesh.tp).map(|rank| {
+        let placement = Placement::new(mesh, rank, Split::even(mesh.tp), false);
+        (placement.expect("a placement"), Rc::clone(device))
+    });
+    let world = World::new(ranks.collect(), Rc::new(LocalComm)).expect("a world");
+    let options = SessionOptions {
+        context_length: Some(256),
+        kv: KvDType::F32,
+        prefill_chunk: 7,
+        expert_cache: cache,
+        ..SessionOptions::default()
+    };
+    let quiet = &mut |_| ControlFlow::Continue(());
+    pollster::block_on(Session::load(files, world, options, quiet))
+}
+
+fn logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
+    pollster::block_on(session.logits(tokens, true)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Bytes of all experts.
+fn experts_bytes(name: &str, device: &Rc<dyn Device>) -> u64 {
+    let all = load(files(name), device, Mesh::default(), Some(1 << 40)).expect("loads");
+    let used = all.expert_cache().expect("a cache");
+    assert_eq!(used.slots, used.experts, "{name}: room for all");
+    used.bytes
+}
+
+#[test]
+fn a_cache_of_a_quarter_of_the_experts_gives_the_same_bits() {
+    for device in devices() {
+        for name in MIXTURES {
+            let at = format!("{name} on {}", device.info());
+            let case = json(data().join("families").join(name).join("case.json"));
+            let prompt = ids(&case["tokens"]);
+            let mut whole = load(files(name), &device, Mesh::default(), None).expect("loads");
+            let held = whole.shards()[0].held.bytes;
+            let in_memory = logits(&mut whole, &prompt);
+            drop(whole);
+
+            let budget = experts_bytes(name, &device) / 4;
+            let session = load(files(name), &device, Mesh::default(), Some(budget));
+            let mut session = session.unwrap_or_else(|e| panic!("{at}: {e}"));
+            let empty = session.expert_cache().expect("a cache");
+            assert!(
+                empty.bytes <= budget && empty.slots <= empty.experts / 4 && empty.bytes_read == 0,
+                "{at}: {empty:?} of {budget}"
+            );
+            // Nothing of the experts was loaded.
+            let rest = session.shards()[0].held.bytes;
+            assert!(
+                rest + 4 * budget <= held + held / 50,
+                "{at}: {rest} + 4 x {budget} of {held}"
+            );
+
+            let got = logits(&mut session, &prompt);
+            assert!(
+                got == in_memory,
+                "{at}: other bits, NMSE {:e}",
+                nmse(&got, &in_memory)
+            );
+            let folder = data().join("families").join(name);
+            let error = nmse(&got, &tensor(folder.join("logits.safetensors"), "logits"));
+            assert!(error < 1e-9, "{at}: NMSE {error:e}");
+            let want = ids(&case["greedy"]);
+            assert_eq!(greedy(&mut session, &prompt, want.len()).0, want, "{at}");
+            let used = session.expert_cache().expect("a cache");
+            assert!(
+                used.hits > 0 && used.misses > 0 && used.bytes_read > 0,
+                "{at}: {used:?}"
+            );
+            println!("{at}: logits' NMSE {error:.1e}; {used:?}");
+        }
+    }
+}
+
+#[test]
+fn ranks_page_their_own_experts() {
+    for device in devices() {
+        for name in ["mixtral", "gpt_oss", "deepseek_v2"] {
+            let case = json(data().join("families").join(name).join("case.json"));
+            let prompt = ids(&case["tokens"]);
+            let folder = data().join("families").join(name);
+            let want = tensor(folder.join("logits.safetensors"), "logits");
+            let budget = experts_bytes(name, &device) / 2;
+            for (tp, ep) in [(2, 1), (2, 2), (4, 2)] {
+                let mesh = Mesh {
+                    ep,
+                    ..Mesh::tensor(tp)
+                };
+                let at = format!("{name}, tp {tp}, ep {ep} on {}", device.info());
+                let session = load(files(name), &device, mesh, Some(budget));
+                let mut session = session.unwrap_or_else(|e| panic!("{at}: {e}"));
+                let error = nmse(&logits(&mut session, &prompt), &want);
+                assert!(error <= 1e-10, "{at}: NMSE {error:e}");
+                let want = ids(&case["greedy"]);
+                assert_eq!(greedy(&mut session, &prompt, want.len()).0, want, "{at}");
+                let used = session.expert_cache().expect("a cache");
+                assert!(
+                    used.bytes <= budget && used.hits > 0,
+                    "{at}: {used:?} of {budget}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_likely_is_read_ahead_on_gpus() {
+    for device in devices() {
+        let case = json(data().join("families/mixtral/case.json"));
+        let budget = experts_bytes("mixtral", &device) / 2;
+        let session = load(files("mixtral"), &device, Mesh::default(), Some(budget));
+        let mut session = session.unwrap_or_else(|e| panic!("{e}"));
+        // One token again and again has the same experts again and again.
+        let prompt = vec![ids(&case["tokens"])[0]; 40];
+        for _ in 0..3 {
+            logits(&mut session, &ids(&case["tokens"]));
+            greedy(&mut session, &prompt, 24);
+        }
+        let used = session.expert_cache().expect("a cache");
+        println!("{}: {used:?}", device.info());
+        match device.info().kind {
+            DeviceKind::Cpu => assert_eq!(used.prefetched, 0),
+            _ => assert!(used.prefetch_hits > 0, "{used:?}"),
+        }
+        assert!(used.prefetch_hits <= used.prefetched && used.prefetch_hits <= used.hits);
+    }
+}
+
+#[test]
+fn what_cannot_be_a_cache_says_so_with_its_numbers() {
+    let device = &devices()[0];
+    let told = |name: &str, cache| {
+        let told = load(files(name), device, Mesh::default(), Some(cache));
+        told.err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    let least = "expert cache: 10000 bytes have room for ";
+    let text = told("mixtral", 10_000);
+    assert!(
+        text.starts_with(least) && text.contains("needs 2 of them"),
+        "{text}"
+    );
+    // What it says is enough, is.
+    let bytes = text
+        .split("at least ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let bytes: u64 = bytes
+        .and_then(|b| b.parse().ok())
+        .expect("a number of bytes");
+    assert!(told("mixtral", bytes - 2).contains("at least"));
+    assert_eq!(told("mixtral", bytes), "");
+    assert_eq!(
+        told("llama", 1 << 20),
+        "expert cache: this model has no experts; leave it out"
+    );
+}
