@@ -2,35 +2,32 @@
 //!
 //! The blocks of a rank register where their experts are. [`ExpertCache::allocate`] then makes *pools* of slots, one
 //! for all blocks whose experts have the same types and shapes, as large as the budget allows. While a step
-//! runs, the ids that a router chose are read back; experts that are in no slot take the place of those that were not used for
-//! the longest time, and kernels find experts by the number of their slot. Where a step needs more experts than
+//! runs, the ids that a router chose are read back; experts that are in no slot take the place of those that will
+//! probably not be needed for the longest time, and kernels find experts by the number of their slot. Where a step needs more experts than
 //! there are slots, its calls run in several rounds.
 //!
 //! While a GPU computes a block, the next block's likely experts are brought in: those that followed one of the chosen ones
 //! more than half of the time so far.
 
 mod followers;
+mod pages;
 
 use std::cell::RefCell;
 use std::ops::{AddAssign, Range};
 use std::rc::Rc;
 
-use crate::device::{Device, DeviceKind};
-use crate::recording::Paging;
+use crate::device::Device;
 use crate::tensor::{Storage, Tensor};
-use crate::weights::source::LocalFuture;
 use crate::weights::{Repacker, StoredBias, StoredExperts, Weight, row_bytes};
 use crate::{DType, Error, Result};
 use followers::Followers;
+pub(crate) use pages::Pages;
 
 /// Written bytes after which the device gets time to take them.
 const FLUSH: u64 = 16 << 20;
 
-/// Up to this many tokens the next block's experts are brought in ahead; more tokens need most experts anyway.
-const FEW_TOKENS: usize = 4;
-
-/// A pair whose expert is in no slot; kernels skip it.
-const NOWHERE: u32 = u32::MAX;
+/// How much a step counts in the share of steps that need an expert.
+const RECENT: f64 = 1.0 / 8.0;
 
 /// What a cache has, and what it has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +114,9 @@ impl StoredBlock {
     }
 }
 
+/// Matrices of all slots, one below the other, and biases: gate if there is one, up and down.
+type SlotWeights = Vec<(Weight, Option<Tensor>)>;
+
 /// Types and shapes of an expert's matrices, and which have biases.
 type Kind = Vec<(DType, [usize; 2], bool)>;
 
@@ -148,6 +148,8 @@ struct Block {
     pool: usize,
     /// Slot of each held expert.
     slots: Vec<Option<usize>>,
+    /// Share of the recent steps that needed each held expert.
+    shares: Vec<f64>,
     /// Of this block's experts to the next one's.
     followers: Followers,
 }
@@ -155,7 +157,7 @@ struct Block {
 struct Pool {
     kind: Kind,
     /// One below the other, with biases.
-    weights: Vec<(Weight, Option<Tensor>)>,
+    weights: SlotWeights,
     slots: Vec<Slot>,
 }
 
@@ -163,7 +165,7 @@ struct Pool {
 struct Slot {
     /// Block and expert.
     owner: Option<(usize, usize)>,
-    /// When it was last needed.
+    /// When it was last needed, or expected.
     used: u64,
     /// Was it brought in ahead, and not needed yet?
     ahead: bool,
@@ -187,6 +189,7 @@ impl ExpertCache {
         state.blocks.push(Block {
             pool: 0,
             slots: vec![None; stored.held.len()],
+            shares: vec![stored.k as f64 / stored.count as f64; stored.held.len()],
             followers: Followers::default(),
             stored: Rc::clone(&stored),
         });
@@ -290,7 +293,7 @@ impl ExpertCache {
         self.state.borrow().used
     }
 
-    /// Brings experts of a block into the slots that were not used for the longest time, but for those that `keep` says.
+    /// Brings experts of a block into slots, but for those that `keep` says.
     async fn bring(
         &self,
         block: usize,
@@ -361,24 +364,42 @@ impl ExpertCache {
 }
 
 impl State {
-    /// The slot of a block's pool that was not used for the longest time; nobody has it then.
+    /// The slot of a block's pool that will probably not be needed for the longest time; nobody has it then.
+    ///
+    /// Layers come in turns, so the one least recently used would often be the next one needed.
     fn free_slot(
         &mut self,
         block: usize,
         keep: &impl Fn(&Slot) -> bool,
-    ) -> Option<(usize, Vec<(Weight, Option<Tensor>)>)> {
-        let pool = &mut self.pools[self.blocks[block].pool];
+    ) -> Option<(usize, SlotWeights)> {
+        let pool = &self.pools[self.blocks[block].pool];
         let free = pool
             .slots
             .iter()
             .enumerate()
             .filter(|(_, slot)| !keep(slot));
-        let (slot, _) = free.min_by_key(|(_, slot)| (slot.owner.is_some(), slot.used))?;
+        let (slot, _) = free.max_by(|(_, a), (_, b)| {
+            let wait = |slot: &Slot| self.wait(block, slot);
+            wait(a).total_cmp(&wait(b)).then(b.used.cmp(&a.used))
+        })?;
+        let pool = &mut self.pools[self.blocks[block].pool];
         if let Some((block, expert)) = pool.slots[slot].owner.take() {
             let block = &mut self.blocks[block];
             block.slots[expert - block.stored.held.start] = None;
         }
         Some((slot, pool.weights.clone()))
+    }
+
+    /// In how many blocks' time from `block` on what is in a slot will probably be needed.
+    fn wait(&self, block: usize, slot: &Slot) -> f64 {
+        let Some((owner, expert)) = slot.owner else {
+            return f64::INFINITY;
+        };
+        let count = self.blocks.len();
+        let next = (owner + count - block - 1) % count + 1;
+        let Block { shares, stored, .. } = &self.blocks[owner];
+        let steps = 1.0 / shares[expert - stored.held.start].max(1e-6) - 1.0;
+        next as f64 + steps * count as f64
     }
 
     fn put(&mut self, block: usize, expert: usize, slot: usize, ahead: bool) {
@@ -436,139 +457,13 @@ impl State {
             }
         }
         order.extend(missing);
+        let shares = &mut self.blocks[block].shares;
+        shares.iter_mut().for_each(|share| *share *= 1.0 - RECENT);
+        for expert in &order {
+            shares[expert - held.start] += RECENT;
+        }
         let most = self.pools[pool].slots.len();
         self.rounds = order.chunks(most).map(<[usize]>::to_vec).collect();
         self.rounds.len()
-    }
-}
-
-/// The experts of one block in an [`ExpertCache`].
-#[derive(Clone)]
-pub(crate) struct Pages {
-    cache: Rc<ExpertCache>,
-    block: usize,
-    stored: Rc<StoredBlock>,
-}
-
-impl Pages {
-    /// Rows and columns of the matrices of an expert: gate if there is one, up and down.
-    pub fn shapes(&self) -> Vec<[usize; 2]> {
-        self.stored
-            .matrices
-            .iter()
-            .map(|(m, _)| m.shape())
-            .collect()
-    }
-
-    /// The block's experts.
-    pub fn stored(&self) -> &StoredBlock {
-        &self.stored
-    }
-
-    /// The slots' matrices, one below the other, and biases; and the number of slots.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] before [`ExpertCache::allocate`].
-    pub fn weights(&self) -> Result<(Vec<(Weight, Option<Tensor>)>, usize)> {
-        let state = self.cache.state.borrow();
-        let pool = state.pools.get(state.blocks[self.block].pool);
-        let pool = pool.ok_or_else(|| Error::Invalid("expert cache: not allocated".into()))?;
-        debug_assert_eq!(Some(&pool.kind), self.stored.kind().as_ref().ok());
-        Ok((pool.weights.clone(), pool.slots.len()))
-    }
-
-    /// The slots of the pairs `(T, k)` in a round.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] for more pairs than there is room for.
-    pub fn slot_ids(&self, shape: &[usize]) -> Result<Tensor> {
-        let state = self.cache.state.borrow();
-        let pairs: usize = shape.iter().product();
-        match &state.slot_ids {
-            Some(all) if pairs <= all.len() => {
-                Ok(Tensor::new(all.storage.clone(), DType::U32, shape))
-            }
-            _ => Err(Error::Invalid(format!(
-                "expert cache: no room for {pairs} pairs of tokens and experts"
-            ))),
-        }
-    }
-}
-
-impl Paging for Pages {
-    fn written(&self) -> Option<Tensor> {
-        self.cache.state.borrow().slot_ids.clone()
-    }
-
-    fn begin(&self, ids: &[u32]) -> usize {
-        self.cache.state.borrow_mut().begin(self.block, ids)
-    }
-
-    fn page(&self, round: usize) -> LocalFuture<'_, Result<()>> {
-        Box::pin(async move {
-            let (needed, missing) = {
-                let state = self.cache.state.borrow();
-                let needed = state.rounds.get(round).cloned().unwrap_or_default();
-                let missing = needed.iter().copied();
-                let missing: Vec<_> = missing
-                    .filter(|e| state.slot(self.block, *e).is_none())
-                    .collect();
-                (needed, missing)
-            };
-            let block = self.block;
-            let keep = |slot: &Slot| matches!(slot.owner, Some((b, e)) if b == block && needed.contains(&e));
-            self.cache.bring(block, &missing, false, keep).await?;
-            let state = self.cache.state.borrow();
-            let ids = state.last.as_ref().map_or(&[][..], |(_, ids)| ids);
-            let slot = |id: &u32| {
-                let expert = *id as usize;
-                let slot = needed.contains(&expert).then(|| state.slot(block, expert));
-                slot.flatten().map_or(NOWHERE, |slot| slot as u32)
-            };
-            let slots: Vec<u32> = ids.iter().map(slot).collect();
-            match state.slot_ids.as_ref().map(|t| &t.storage) {
-                Some(Storage::Buffer(buffer)) => {
-                    self.cache
-                        .device
-                        .write(buffer, 0, bytemuck::cast_slice(&slots))
-                }
-                _ => Err(Error::Invalid("expert cache: not allocated".into())),
-            }
-        })
-    }
-
-    fn ahead(&self) -> LocalFuture<'_, Result<()>> {
-        Box::pin(async move {
-            let next = self.block + 1;
-            let (missing, clock) = {
-                let mut state = self.cache.state.borrow_mut();
-                // The CPU device has computed already: nothing to do meanwhile.
-                let waits = self.cache.device.info().kind == DeviceKind::Cpu;
-                let Some((_, ids)) = state.last.as_ref().filter(|_| !waits) else {
-                    return Ok(());
-                };
-                if ids.len() > FEW_TOKENS * self.stored.k || next >= state.blocks.len() {
-                    return Ok(());
-                }
-                let held = state.blocks[next].stored.held.clone();
-                let mut likely = state.blocks[self.block].followers.likely(ids);
-                likely.retain(|e| held.contains(e));
-                likely.truncate(ids.len());
-                let (clock, pool) = (state.clock, state.blocks[next].pool);
-                likely.retain(|expert| match state.slot(next, *expert) {
-                    Some(slot) => {
-                        state.pools[pool].slots[slot].used = clock;
-                        false
-                    }
-                    None => true,
-                });
-                (likely, clock)
-            };
-            // What this step uses stays.
-            let keep = |slot: &Slot| slot.owner.is_some() && slot.used == clock;
-            self.cache.bring(next, &missing, true, keep).await
-        })
     }
 }

@@ -1,15 +1,18 @@
 //! Mixtures of experts whose experts stay in the file, against the same model in memory and recorded results.
 
+use std::cell::Cell;
+use std::fs;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use shardlight::Result;
 use shardlight::comm::{LocalComm, Mesh, Placement, World};
 use shardlight::device::{Device, DeviceKind};
 use shardlight::kv_cache::KvDType;
 use shardlight::session::{Session, SessionOptions};
 use shardlight::shard::Split;
-use shardlight::weights::ModelFiles;
+use shardlight::weights::source::LocalFuture;
+use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
+use shardlight::{Error, Result};
 use shardlight_tests::golden::{greedy, ids, json, nmse, tensor};
 use shardlight_tests::{data, devices, open};
 
@@ -45,7 +48,6 @@ fn load(
         kv: KvDType::F32,
         prefill_chunk: 7,
         expert_cache: cache,
-        ..SessionOptions::default()
     };
     let quiet = &mut |_| ControlFlow::Continue(());
     pollster::block_on(Session::load(files, world, options, quiet))
@@ -192,4 +194,59 @@ fn what_cannot_be_a_cache_says_so_with_its_numbers() {
         told("llama", 1 << 20),
         "expert cache: this model has no experts; leave it out"
     );
+}
+
+/// A file that cannot be read any more after so many reads.
+struct Failing {
+    file: BytesSource,
+    left: Rc<Cell<usize>>,
+}
+
+impl WeightSource for Failing {
+    fn name(&self) -> &str {
+        self.file.name()
+    }
+
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+
+    fn read<'a>(&'a self, offset: u64, out: &'a mut [u8]) -> LocalFuture<'a, Result<()>> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => {
+                self.left.set(left);
+                self.file.read(offset, out)
+            }
+            None => Box::pin(std::future::ready(Err(Error::io(self.name(), "gone")))),
+        }
+    }
+}
+
+#[test]
+fn a_file_that_fails_while_a_step_runs_is_an_error_and_nothing_is_lost() {
+    let folder = data().join("families/mixtral");
+    let case = json(folder.join("case.json"));
+    let prompt = ids(&case["tokens"]);
+    for device in devices() {
+        let left = Rc::new(Cell::new(usize::MAX));
+        let sources = ["config.json", "model.safetensors"].map(|name| {
+            let bytes = fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let file = BytesSource::new(name, bytes);
+            let left = Rc::clone(&left);
+            Rc::new(Failing { file, left }) as Rc<dyn WeightSource>
+        });
+        let files = pollster::block_on(ModelFiles::open(sources.into())).expect("opens");
+        let budget = experts_bytes("mixtral", &device) / 4;
+        let mut session = load(files, &device, Mesh::default(), Some(budget)).expect("loads");
+        for reads in [0, 1, 5, 20] {
+            left.set(reads);
+            let told = pollster::block_on(session.logits(&prompt, true));
+            let told = told.err().map(|e| e.to_string()).unwrap_or_default();
+            assert_eq!(told, "model.safetensors: gone", "after {reads} reads");
+        }
+        left.set(usize::MAX);
+        let want = tensor(folder.join("logits.safetensors"), "logits");
+        let error = nmse(&logits(&mut session, &prompt), &want);
+        assert!(error < 1e-9, "{}: NMSE {error:e}", device.info());
+    }
 }

@@ -4,6 +4,7 @@
 
 mod browser;
 mod device;
+mod experts;
 mod op;
 mod options;
 mod shards;
@@ -22,6 +23,7 @@ use shardlight::weights::ModelFiles;
 use shardlight::{Error, Result};
 use wasm_bindgen::prelude::*;
 
+use experts::ExpertCache;
 use options::{Device, Generate, Load, Prompt, from_js, options_from_js, to_js};
 use shards::{Shard, counted};
 
@@ -55,8 +57,8 @@ pub async fn devices() -> Result<JsValue, JsError> {
 /// Puts a model onto a device.
 ///
 /// `source` is `"builtin:tiny"`, `"opfs:NAME"`, an address, a `File` or `Blob`, bytes, or an array of these.
-/// `options` may have `device` (`auto`, `cpu`, `gpu`), `contextLength`, `kv` (`f16`, `f32`, `q8_0`), `prefillChunk`, and
-/// for shards `tp`, `pp`, `ep`, `sequenceParallel`, `devices` (names, given to the ranks in turn) and `split` (`even`, `auto`
+/// `options` may have `device` (`auto`, `cpu`, `gpu`), `contextLength`, `kv` (`f16`, `f32`, `q8_0`), `prefillChunk`,
+/// `expertCache` (bytes of device memory for experts, which then stay where `source` is until tokens need them), and for shards `tp`, `pp`, `ep`, `sequenceParallel`, `devices` (names, given to the ranks in turn) and `split` (`even`, `auto`
 /// or a share for each rank).
 /// `on_progress(phase, done, total)` is told how far `upload` (bytes) and `compile` are; it returns `true` to stop.
 ///
@@ -118,7 +120,7 @@ impl WebSession {
     ///
     /// `options` may have `maxTokens`, `temperature`, `topK`, `topP`, `minP`, `repeatPenalty`, `repeatLastN`, `seed`,
     /// `stop` (texts) and `raw`. `on_token(text, id)` is told each token and returns `true` to stop.
-    /// Gives `{text, tokens, stop, timings, device}`.
+    /// Gives `{text, tokens, stop, timings, device}`, and with a cache of experts `expertCache`.
     ///
     /// # Errors
     ///
@@ -192,6 +194,7 @@ impl WebSession {
             stop: generated.stop.name(),
             timings,
             device: session.device().info().into(),
+            expert_cache: session.expert_cache().as_ref().map(ExpertCache::from),
         })?)
     }
 
@@ -300,12 +303,15 @@ struct Info<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Answer {
     text: String,
     tokens: Vec<u32>,
     stop: &'static str,
     timings: Timings,
     device: Device,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expert_cache: Option<ExpertCache>,
 }
 
 /// As the command line's `--json` prints them, in milliseconds.

@@ -28,6 +28,7 @@ const resetButton = element<HTMLButtonElement>("reset");
 const maxTokens = element<HTMLInputElement>("max-tokens");
 const temperature = element<HTMLInputElement>("temperature");
 const raw = element<HTMLInputElement>("raw");
+const expertCache = element<HTMLInputElement>("expert-cache");
 
 let model: Model | undefined;
 let loading: AbortController | undefined;
@@ -90,6 +91,7 @@ async function load(): Promise<void> {
     show("loading", "Reading the model");
     // Small chunks where one takes long, so that Stop is heard soon.
     const options: LoadOptions = { device: asked, prefillChunk: 64 };
+    if (expertCache.valueAsNumber > 0) options.expertCache = Math.round(expertCache.valueAsNumber * 2 ** 20);
     model = await Model.load(from, options, (told) => showProgress(progress, status, told), loading.signal);
     showDevice(model.loaded, asked);
     show("ready", "Ready.");
@@ -126,11 +128,16 @@ function begin(text: string): void {
   delete answer.dataset.tokens;
 }
 
-function showSpeed({ timings, tokens, stop }: Answer): void {
+function showSpeed({ timings, tokens, stop, expertCache }: Answer): void {
   const rate = timings.decodeMs > 0 ? (timings.decodeTokens / timings.decodeMs) * 1000 : 0;
   const first = (timings.firstTokenMs / 1000).toFixed(2);
   const why = stop === "cancelled" ? ", stopped" : stop === "length" || stop === "context" ? `, cut at its ${stop}` : "";
   speed.textContent = `${rate.toFixed(1)} tokens/s, first after ${first} s, ${tokens.length} tokens${why}`;
+  if (expertCache) {
+    const { slots, experts, hitRate, bytesRead } = expertCache;
+    const found = `found ${(100 * hitRate).toFixed(0)} % of the time`;
+    speed.textContent += `; experts: ${slots} of ${experts} in memory, ${found}, ${(bytesRead / 2 ** 20).toFixed(1)} MiB read`;
+  }
 }
 
 async function send(): Promise<void> {

@@ -9,6 +9,8 @@ export interface LoadOptions {
   contextLength?: number;
   kv?: "f16" | "f32" | "q8_0";
   prefillChunk?: number;
+  /** Bytes of device memory for the experts of a mixture: they stay where the source is until tokens need them. */
+  expertCache?: number;
   /** Tensor-parallel ranks: each holds a part of every layer. */
   tp?: number;
   /** Pipeline stages: each holds some of the layers. */
@@ -97,6 +99,23 @@ export interface Info {
   chat: boolean;
 }
 
+/** What a cache of experts has, and what it has done since the model was loaded. */
+export interface ExpertCache {
+  /** Device memory. */
+  bytes: number;
+  /** Experts that it has room for, of `experts`. */
+  slots: number;
+  experts: number;
+  /** Experts that a layer needed and found, and that had to be read then. */
+  hits: number;
+  misses: number;
+  hitRate: number;
+  bytesRead: number;
+  /** Experts that were read before they were needed, and of these those that then were. */
+  prefetched: number;
+  prefetchHits: number;
+}
+
 export interface Answer {
   text: string;
   tokens: number[];
@@ -111,6 +130,8 @@ export interface Answer {
     decodeMs: number;
   };
   device: Device;
+  /** With `expertCache`. */
+  expertCache?: ExpertCache;
 }
 
 export interface Progress {

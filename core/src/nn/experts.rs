@@ -34,7 +34,7 @@ pub struct Experts {
 /// Where the matrices are.
 enum Matrices {
     /// All in device memory.
-    Here(Resident),
+    Here(Box<Resident>),
     /// In files, until they are needed.
     Paged(Pages),
 }
@@ -105,7 +105,7 @@ impl Experts {
             ));
         }
         Ok(Experts {
-            matrices: Matrices::Here(Resident { gate, up, down }),
+            matrices: Matrices::Here(Box::new(Resident { gate, up, down })),
             activation,
             limit: None,
             count,
@@ -147,7 +147,7 @@ impl Experts {
     ///
     /// [`Error::Invalid`] without gates or for a limit that is not above 0.
     pub fn with_limit(mut self, limit: f32) -> Result<Self> {
-        if !self.shape().2 || !(limit > 0.0 && limit.is_finite()) {
+        if !(self.shape().2 && limit > 0.0 && limit.is_finite()) {
             return Err(Error::Invalid(format!(
                 "experts: limit {limit}; it must be above 0, and there must be gates"
             )));

@@ -505,11 +505,8 @@ impl Rank {
         let sharing = sharing.count() as u64;
         let expert_cache = (options.expert_cache)
             .map(|bytes| Rc::new(ExpertCache::new(Rc::clone(device), bytes / sharing)));
-        loader.go_to(
-            Rc::clone(&placement),
-            Rc::clone(device),
-            expert_cache.clone(),
-        );
+        loader.go_to(Rc::clone(&placement), Rc::clone(device));
+        loader.leave_experts(expert_cache.clone());
         let model = models::load(loader, context).await?;
         if let Some(cache) = &expert_cache {
             let tokens = options.prefill_chunk.clamp(1, context).max(LOGIT_ROWS);

@@ -214,17 +214,17 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Goes on with another rank, whose experts stay in their files if there is a cache for them.
-    pub fn go_to(
-        &mut self,
-        placement: Rc<Placement>,
-        device: Rc<dyn Device>,
-        expert_cache: Option<Rc<ExpertCache>>,
-    ) {
+    /// Goes on with another rank.
+    pub fn go_to(&mut self, placement: Rc<Placement>, device: Rc<dyn Device>) {
         self.placement = placement;
         self.device = device;
-        self.expert_cache = expert_cache;
+        self.expert_cache = None;
         self.held = Held::default();
+    }
+
+    /// Leaves the rank's experts in their files, for this cache.
+    pub fn leave_experts(&mut self, cache: Option<Rc<ExpertCache>>) {
+        self.expert_cache = cache;
     }
 
     /// Where experts are brought when they are needed.

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Read as _};
 
 use anyhow::Context as _;
+use bytesize::ByteSize;
 use serde_json::json;
 use shardlight::chat::Message;
 use shardlight::session::StopReason;
@@ -85,7 +86,7 @@ pub fn text_or_stdin(argument: Option<&str>, name: &str) -> anyhow::Result<Strin
 
 fn object(answer: &Answer, loaded: &Loaded) -> serde_json::Value {
     let times = &answer.times;
-    json!({
+    let mut object = json!({
         "text": answer.text,
         "tokens": answer.tokens,
         "stop": answer.stop.name(),
@@ -98,7 +99,21 @@ fn object(answer: &Answer, loaded: &Loaded) -> serde_json::Value {
             "decode_ms": ms(times.decode),
         },
         "device": loaded.device(),
-    })
+    });
+    if let Some(used) = loaded.session.expert_cache() {
+        object["expert_cache"] = json!({
+            "bytes": used.bytes,
+            "slots": used.slots,
+            "experts": used.experts,
+            "hits": used.hits,
+            "misses": used.misses,
+            "hit_rate": used.hit_rate(),
+            "bytes_read": used.bytes_read,
+            "prefetched": used.prefetched,
+            "prefetch_hits": used.prefetch_hits,
+        });
+    }
+    object
 }
 
 /// One dim line about speed, and why it stopped if that is news.
@@ -113,6 +128,16 @@ pub fn summary(answer: &Answer, loaded: &Loaded, ui: Ui) {
         ms(times.first_token),
         loaded.device(),
     ));
+    if let Some(used) = loaded.session.expert_cache() {
+        ui.aside(format_args!(
+            "experts: {} of {} in {}, found {:.0} % of the time; {} read",
+            used.slots,
+            used.experts,
+            ByteSize(used.bytes),
+            100.0 * used.hit_rate(),
+            ByteSize(used.bytes_read),
+        ));
+    }
     match answer.stop {
         StopReason::Length => ui.aside("stopped at --max-tokens"),
         StopReason::Context => ui.aside("stopped because the context is full; raise --ctx"),

@@ -89,3 +89,52 @@ fn an_upcycled_model_answers_as_the_dense_one() {
     let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
     assert_eq!(left.len(), 1, "nothing is left behind: {left:?}");
 }
+
+#[test]
+fn experts_that_stay_in_the_file_answer_as_those_in_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("moe.gguf");
+    let path = path.to_str().expect("UTF-8");
+    synth(&["--upcycle", TINY, "--experts", "8", "-k", "2", path])
+        .run()
+        .ok();
+    let run = |more: &[&str]| {
+        let args = ["run", "-m", path, "--device", "cpu", "-n", "24", "--json"];
+        let args: Vec<_> = args
+            .iter()
+            .chain(more)
+            .copied()
+            .chain(["Tell me a story"])
+            .collect();
+        Program::new(&args)
+    };
+    let whole = json(&run(&[]).run().ok());
+    assert!(whole.get("expert_cache").is_none(), "{whole}");
+    let paged = json(&run(&["--expert-cache", "1MiB"]).run().ok());
+    assert_eq!(paged["text"], whole["text"]);
+    let used = &paged["expert_cache"];
+    let number = |name: &str| {
+        used[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name} in {used}"))
+    };
+    assert!(
+        number("bytes") <= 1 << 20 && number("slots") < number("experts"),
+        "{used}"
+    );
+    assert!(number("hits") > 0 && number("misses") > 0, "{used}");
+    let rate = number("hits") as f64 / (number("hits") + number("misses")) as f64;
+    assert_eq!(used["hit_rate"].as_f64(), Some(rate));
+    assert!(
+        number("bytes_read") >= number("misses") * number("bytes") / number("slots"),
+        "{used}"
+    );
+
+    let said = told(run(&["--expert-cache", "1kB"]), 1);
+    assert!(
+        said.contains("expert cache: 1000 bytes have room for 0 experts of "),
+        "{said}"
+    );
+    assert!(said.contains("needs 2 of them; use at least "), "{said}");
+    told(run(&["--expert-cache", "some"]), 2);
+}
