@@ -27,10 +27,10 @@ async function withPage(body) {
 }
 
 /** What a model of these options answers, holds and sends. */
-const answered = (page, options, maxTokens) =>
+const answered = (page, options, maxTokens, name = "builtin:tiny") =>
   page.evaluate(
-    async ([prompt, options, maxTokens]) => {
-      const model = await window.shardlight.Model.load("builtin:tiny", options);
+    async ([prompt, options, maxTokens, name]) => {
+      const model = await window.shardlight.Model.load(name, options);
       const { text, tokens } = await model.generate(prompt, { raw: true, maxTokens });
       const traffic = await model.traffic();
       const logits = await model.logits([...(await model.tokenize(prompt)), ...tokens]);
@@ -38,7 +38,7 @@ const answered = (page, options, maxTokens) =>
       model.close();
       return { text, tokens, traffic, shards, logits: [...logits] };
     },
-    [PROMPT, options, maxTokens],
+    [PROMPT, options, maxTokens, name],
   );
 
 const nmse = (got, want) => {
@@ -95,6 +95,21 @@ for (const [device, layouts] of Object.entries(LAYOUTS)) {
       }
     }));
 }
+
+test("the built-in mixture of experts comes from beside the wasm and says the same with its experts apart", () =>
+  withPage(async (page) => {
+    const of = (options) => answered(page, { device: "cpu", ...options }, 24, "builtin:tiny-moe");
+    const whole = await of({});
+    assert.equal(whole.tokens.length, 24);
+    const { bytes } = whole.shards[0];
+    assert.ok(bytes > 1.9e6, String(bytes));
+    for (const ranks of [2, 4]) {
+      const apart = await of({ tp: ranks, ep: ranks });
+      assert.deepEqual(apart.tokens, whole.tokens);
+      const most = Math.max(...apart.shards.map((shard) => shard.bytes));
+      assert.ok(apart.shards.length === ranks && most < (1.2 * bytes) / ranks, `ep ${ranks}: ${most} of ${bytes}`);
+    }
+  }));
 
 const settled = async (page) => {
   const status = page.locator("#status[data-state=ready], #status[data-state=error]");
