@@ -34,11 +34,12 @@ async function settled(page, ...states) {
   return { state: await status.getAttribute("data-state"), text: await status.textContent() };
 }
 
-async function load(page, { device, file, url }) {
+async function load(page, { device, file, url, experts }) {
   await page.selectOption("#model", file ? "file" : url ? "url" : "builtin:tiny");
   if (file) await page.setInputFiles("#file", file);
   if (url) await page.fill("#url", url);
   await page.selectOption("#device", device);
+  if (experts) await page.fill("#expert-cache", String(experts));
   await page.click("#load");
   const { state, text } = await settled(page, "ready", "error");
   assert.equal(state, "ready", text);
@@ -127,6 +128,28 @@ test("an address is read by byte ranges", () =>
     },
     { "/tiny.gguf": tiny },
   ));
+
+for (const device of ["gpu", "cpu"]) {
+  test(`experts stay at their address and come when they are needed on ${device}`, () =>
+    withPage(
+      async (page, { requests }) => {
+        await load(page, { device, url: "/moe.gguf", experts: 0.4 });
+        const asked = () => requests.filter(({ path }) => path === "/moe.gguf").length;
+        const loaded = asked();
+        for (const { prompt, greedy, text } of recorded("tiny/moe.json").cases.slice(0, 2)) {
+          const answer = await ask(page, prompt, { maxTokens: 12 });
+          assert.deepEqual(answer.tokens, greedy.slice(0, 12), prompt);
+          assert.ok(text.startsWith(answer.text), answer.text);
+          const said = /experts: (\d+) of (\d+) in memory, found (\d+) % of the time, (\d+\.\d) MiB read$/.exec(answer.speed);
+          assert.ok(said, answer.speed);
+          const [slots, experts, found, read] = said.slice(1).map(Number);
+          assert.ok(slots < experts / 2 && found > 0 && found < 100 && read > 0, answer.speed);
+        }
+        assert.ok(asked() > loaded, `${asked()} requests, ${loaded} while loading`);
+      },
+      { "/moe.gguf": join(root, "core/data/tiny-moe.gguf") },
+    ));
+}
 
 test("a broken file is one clear line, and the page can be used on", () =>
   withPage(async (page) => {

@@ -1,7 +1,7 @@
 //! Which experts of the next block tokens choose after those of a block.
 
-/// Before this many uses of an expert nothing is expected of it.
-const FEW: u32 = 4;
+/// As if an expert had been chosen this many times more often, and followed by none: a few cases prove little.
+const DOUBT: u32 = 4;
 
 /// Counts of what followed what.
 #[derive(Default)]
@@ -38,11 +38,12 @@ impl Followers {
         let next = self.counts.len() / self.seen.len().max(1);
         let mut best = vec![0.0f64; next];
         for a in chosen.iter().map(|a| *a as usize) {
-            let Some(seen) = self.seen.get(a).filter(|seen| **seen >= FEW) else {
+            let Some(seen) = self.seen.get(a) else {
                 continue;
             };
+            let seen = seen.saturating_add(DOUBT);
             for (best, count) in best.iter_mut().zip(&self.counts[a * next..]) {
-                *best = best.max(f64::from(*count) / f64::from(*seen));
+                *best = best.max(f64::from(*count) / f64::from(seen));
             }
         }
         let mut likely: Vec<usize> = (0..next).filter(|b| best[*b] > 0.5).collect();
@@ -60,12 +61,18 @@ mod tests {
         let mut followers = Followers::default();
         assert!(followers.likely(&[0]).is_empty());
         // After 0 always 2, and 1 in three of four; a token that went nowhere counts nothing.
-        for then in [[2, 1], [2, 1], [1, 2], [2, 0]] {
-            followers.note([2, 3], [&[0, u32::MAX], &then], [2, 2]);
+        for (i, then) in [[2, 1], [2, 1], [1, 2], [2, 0]]
+            .iter()
+            .cycle()
+            .take(16)
+            .enumerate()
+        {
+            assert_eq!(followers.likely(&[0]).contains(&2), i > 4, "{i}");
+            followers.note([2, 3], [&[0, u32::MAX], then], [2, 2]);
         }
         assert_eq!(followers.likely(&[0]), [2, 1]);
         assert!(followers.likely(&[1, u32::MAX]).is_empty());
-        followers.note([2, 3], [&[1; 5], &[0; 5]], [1, 1]);
+        followers.note([2, 3], [&[1; 50], &[0; 50]], [1, 1]);
         assert_eq!(followers.likely(&[1, 0]), [0, 2, 1]);
     }
 }
