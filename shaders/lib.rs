@@ -36,6 +36,7 @@ pub const KERNELS: &[Source] = &[
     ("dropout", include_str!("dropout.wgsl")),
     ("embedding", include_str!("embedding.wgsl")),
     ("expert_combine", include_str!("expert_combine.wgsl")),
+    ("expert_count", include_str!("expert_count.wgsl")),
     ("expert_order", include_str!("expert_order.wgsl")),
     ("expert_positions", include_str!("expert_positions.wgsl")),
     ("expert_scatter", include_str!("expert_scatter.wgsl")),

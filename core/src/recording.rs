@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use crate::comm::{Collective, Placement};
 use crate::device::Buffer;
-use crate::kernels::{Kernel, Params};
+use crate::kernels::{Kernel, Params, expert_count};
 use crate::tensor::{Storage, Tensor};
 use crate::weights::source::LocalFuture;
 use crate::{DType, Error, Result};
@@ -106,6 +106,8 @@ pub struct Recording {
     kept: Vec<usize>,
     /// Layers with experts, and those of each token `(T, k)`.
     routes: Vec<(usize, Tensor)>,
+    /// `(layers, E)` u32: how often each expert was chosen.
+    route_counts: Option<Tensor>,
     placement: Rc<Placement>,
 }
 
@@ -137,6 +139,7 @@ impl Recording {
             scratch: Vec::new(),
             kept: Vec::new(),
             routes: Vec::new(),
+            route_counts: None,
             placement,
         }
     }
@@ -184,9 +187,23 @@ impl Recording {
         }
     }
 
+    /// What is recorded after this adds the choices of its routers to `counts`, `(layers, E)` u32, or to nothing.
+    pub fn count_routes(&mut self, counts: Option<&Tensor>) {
+        self.route_counts = counts.cloned();
+    }
+
     /// Notes the experts `(T, k)` u32 that a layer's tokens go to.
     pub fn note_route(&mut self, layer: usize, experts: &Tensor) {
         self.routes.push((layer, experts.clone()));
+        if let Some(counts) = &self.route_counts {
+            let count = counts.cols();
+            self.items.push(Item::Dispatch(Dispatch {
+                kernel: &expert_count::KERNEL,
+                params: expert_count::params(experts.len(), count, layer * count, true),
+                bindings: vec![Some(experts.clone()), Some(counts.clone())],
+                variant: None,
+            }));
+        }
     }
 
     /// What was noted of this recording's own layers, in their order.

@@ -1,6 +1,7 @@
 //! One conversation: a model on its ranks' devices, its cache, and what has been said.
 
 mod ranks;
+mod statistics;
 mod stop;
 
 use std::ops::ControlFlow;
@@ -18,6 +19,7 @@ use crate::weights::ModelFiles;
 use crate::{Error, Result};
 use ranks::Ranks;
 pub use ranks::ShardInfo;
+pub use statistics::ExpertStatistics;
 use stop::StopText;
 
 /// Context length when none is asked for (if the model allows it).
@@ -41,6 +43,8 @@ pub struct SessionOptions {
     /// Experts stay in the model's files and are brought to this many bytes of memory of each device when
     /// tokens need them; `None`: all are loaded.
     pub expert_cache: Option<u64>,
+    /// Counts how often each expert is chosen: one more small read a step.
+    pub expert_statistics: bool,
 }
 
 impl Default for SessionOptions {
@@ -50,6 +54,7 @@ impl Default for SessionOptions {
             kv: KvDType::default(),
             prefill_chunk: 256,
             expert_cache: None,
+            expert_statistics: false,
         }
     }
 }
@@ -114,6 +119,8 @@ pub enum Event<'a> {
         /// New text; empty while a character or a possible stop text is incomplete.
         text: &'a str,
     },
+    /// Which experts were chosen so far; after each step, with [`SessionOptions::expert_statistics`].
+    Experts(&'a ExpertStatistics),
 }
 
 /// Why an answer ended.
@@ -221,6 +228,12 @@ impl Session {
     /// What the cache of experts has and has done, of all ranks of this process, if there is one.
     pub fn expert_cache(&self) -> Option<ExpertCacheUse> {
         self.ranks.expert_cache()
+    }
+
+    /// How often each expert was chosen since the model was loaded; `None` without
+    /// [`SessionOptions::expert_statistics`], and for a model without experts.
+    pub fn expert_statistics(&self) -> Option<&ExpertStatistics> {
+        self.ranks.expert_statistics()
     }
 
     /// Shapes and constants of the model.
@@ -355,6 +368,9 @@ impl Session {
                 id = self
                     .decode(id, device_picks, &mut sampler, &options.sampling)
                     .await?;
+                if self.tell_experts(on_event).is_break() {
+                    break 'stop StopReason::Cancelled;
+                }
             }
         };
         let mut rest = text.push(&tail);
@@ -421,6 +437,19 @@ impl Session {
             let chunk = &prompt[done..done + n];
             self.ranks.prefill(chunk, done, done + n == total).await?;
             self.past.extend_from_slice(chunk);
+            if self.tell_experts(on_event).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+    }
+
+    fn tell_experts(
+        &self,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        match self.expert_statistics() {
+            Some(statistics) => on_event(Event::Experts(statistics)),
+            None => ControlFlow::Continue(()),
         }
     }
 

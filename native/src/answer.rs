@@ -106,6 +106,7 @@ pub fn generate(
                 bar.set_length(total as u64);
                 bar.set_position(done as u64);
             }
+            Event::Experts(_) => {}
             Event::Token { text, .. } => {
                 last = Instant::now();
                 if first.is_none() {

@@ -429,6 +429,9 @@ pub struct Model {
     /// tokens need them, such as 2GiB.
     #[arg(long, value_name = "SIZE")]
     pub expert_cache: Option<ByteSize>,
+    /// Count how often each expert of a mixture of experts is chosen; `run` and `chat` tell it behind an answer.
+    #[arg(long)]
+    pub expert_stats: bool,
 }
 
 /// Element types of the key/value cache.

@@ -7,6 +7,7 @@ mod answer;
 mod cli;
 mod commands;
 mod exit;
+mod experts;
 mod interrupt;
 mod job;
 mod load;

@@ -239,6 +239,7 @@ pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyho
         context_length: args.ctx.map(|tokens| tokens as usize),
         kv: args.kv.into(),
         expert_cache: args.expert_cache.map(|size| size.as_u64()),
+        expert_statistics: args.expert_stats,
         ..SessionOptions::default()
     };
     let bar = ui.percent("loading");

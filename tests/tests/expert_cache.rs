@@ -48,6 +48,7 @@ fn load(
         kv: KvDType::F32,
         prefill_chunk: 7,
         expert_cache: cache,
+        ..SessionOptions::default()
     };
     let quiet = &mut |_| ControlFlow::Continue(());
     pollster::block_on(Session::load(files, world, options, quiet))

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use shardlight::expert_cache::ExpertCacheUse;
+use shardlight::session::ExpertStatistics;
 
 /// What a cache of experts has, and what it has done so far.
 #[derive(Serialize)]
@@ -31,5 +32,36 @@ impl From<&ExpertCacheUse> for ExpertCache {
             prefetched: used.prefetched,
             prefetch_hits: used.prefetch_hits,
         }
+    }
+}
+
+/// What a session has counted.
+#[derive(Serialize)]
+pub struct Statistics<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    experts: Option<Experts<'a>>,
+}
+
+/// How often each of `count` experts of each of these layers was chosen.
+#[derive(Serialize)]
+struct Experts<'a> {
+    layers: &'a [usize],
+    count: usize,
+    chosen: Vec<&'a [u64]>,
+    tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<ExpertCache>,
+}
+
+impl<'a> Statistics<'a> {
+    pub fn of(experts: Option<&'a ExpertStatistics>) -> Self {
+        let experts = experts.map(|told| Experts {
+            layers: &told.layers,
+            count: told.experts,
+            chosen: told.counts.chunks(told.experts).collect(),
+            tokens: told.tokens,
+            cache: told.cache.as_ref().map(ExpertCache::from),
+        });
+        Statistics { experts }
     }
 }

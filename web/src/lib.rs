@@ -10,20 +10,20 @@ mod options;
 mod shards;
 mod source;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 
 use js_sys::{Float32Array, Function};
 use serde::Serialize;
 use shardlight::chat::{Message, Options};
 use shardlight::comm::Opened;
-use shardlight::session::{Event, Phase, Session};
+use shardlight::session::{Event, ExpertStatistics, Phase, Session};
 use shardlight::tokenizer::Tokenizer;
 use shardlight::weights::ModelFiles;
 use shardlight::{Error, Result};
 use wasm_bindgen::prelude::*;
 
-use experts::ExpertCache;
+use experts::{ExpertCache, Statistics};
 use options::{Device, Generate, Load, Prompt, from_js, options_from_js, to_js};
 use shards::{Shard, counted};
 
@@ -58,7 +58,9 @@ pub async fn devices() -> Result<JsValue, JsError> {
 ///
 /// `source` is `"builtin:tiny"`, `"opfs:NAME"`, an address, a `File` or `Blob`, bytes, or an array of these.
 /// `options` may have `device` (`auto`, `cpu`, `gpu`), `contextLength`, `kv` (`f16`, `f32`, `q8_0`), `prefillChunk`,
-/// `expertCache` (bytes of device memory for experts, which then stay where `source` is until tokens need them), and for shards `tp`, `pp`, `ep`, `sequenceParallel`, `devices` (names, given to the ranks in turn) and `split` (`even`, `auto`
+/// `expertCache` (bytes of device memory for experts, which then stay where `source` is until tokens need them),
+/// `expertStatistics` (count how often each expert is chosen), and for shards `tp`, `pp`, `ep`, `sequenceParallel`,
+/// `devices` (names, given to the ranks in turn) and `split` (`even`, `auto`
 /// or a share for each rank).
 /// `on_progress(phase, done, total)` is told how far `upload` (bytes) and `compile` are; it returns `true` to stop.
 ///
@@ -94,9 +96,12 @@ pub async fn load(
     })
     .await;
     fail(thrown)?;
+    let loaded = loaded?;
+    let statistics = loaded.expert_statistics().cloned();
     Ok(WebSession {
-        session: Cell::new(Some(loaded?)),
+        session: Cell::new(Some(loaded)),
         cancelled: Cell::new(false),
+        statistics: RefCell::new(statistics),
         name,
         no_gpu,
         load_ms: browser::milliseconds() - begin,
@@ -109,6 +114,8 @@ pub struct WebSession {
     /// Taken out while it answers.
     session: Cell<Option<Session>>,
     cancelled: Cell<bool>,
+    /// As of the last step: they can be asked for while it answers.
+    statistics: RefCell<Option<ExpertStatistics>>,
     name: String,
     no_gpu: Option<String>,
     load_ms: f64,
@@ -136,7 +143,7 @@ impl WebSession {
         let mut session = self.session.take().ok_or_else(busy)?;
         self.cancelled.set(false);
         let answer = self.answer(&mut session, prompt, options, on_token).await;
-        self.session.set(Some(session));
+        self.put_back(session);
         answer
     }
 
@@ -163,14 +170,19 @@ impl WebSession {
                 if self.cancelled.get() {
                     return ControlFlow::Break(());
                 }
-                last = browser::milliseconds();
                 match event {
+                    Event::Experts(statistics) => {
+                        self.statistics.replace(Some(statistics.clone()));
+                        ControlFlow::Continue(())
+                    }
                     Event::Prefill { total, reused, .. } => {
+                        last = browser::milliseconds();
                         timings.prefill_tokens = total - reused;
                         timings.prefill_ms = last - begin;
                         ControlFlow::Continue(())
                     }
                     Event::Token { id, text } => {
+                        last = browser::milliseconds();
                         if timings.first_token_ms == 0.0 {
                             timings.first_token_ms = last - begin;
                         }
@@ -232,7 +244,7 @@ impl WebSession {
     pub async fn logits(&self, tokens: Vec<u32>) -> Result<Float32Array, JsError> {
         let mut session = self.session.take().ok_or_else(busy)?;
         let logits = session.logits(&tokens, false).await;
-        self.session.set(Some(session));
+        self.put_back(session);
         Ok(Float32Array::from(&logits?[..]))
     }
 
@@ -258,6 +270,17 @@ impl WebSession {
         self.with(|session| to_js(&counted(&session.world().traffic())))
     }
 
+    /// What has been counted since the model was loaded; an answer that is being written counts too. `{experts}`, of
+    /// a model with experts that was loaded with `expertStatistics`: `{layers, count, chosen, tokens, cache}`, where
+    /// `chosen` has `count` numbers for each of the layers.
+    ///
+    /// # Errors
+    ///
+    /// Never in practice: the answer is always JSON.
+    pub fn stats(&self) -> Result<JsValue, JsError> {
+        Ok(to_js(&Statistics::of(self.statistics.borrow().as_ref()))?)
+    }
+
     /// `{model, architecture, layers, hiddenSize, vocabSize, contextLength, device, noGpu, chat}`.
     ///
     /// # Errors
@@ -278,6 +301,13 @@ impl WebSession {
                 chat: session.template().is_some(),
             })
         })
+    }
+
+    /// After a session has computed.
+    fn put_back(&self, session: Session) {
+        self.statistics
+            .replace(session.expert_statistics().cloned());
+        self.session.set(Some(session));
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Session) -> Result<T>) -> Result<T, JsError> {

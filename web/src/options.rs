@@ -29,6 +29,7 @@ pub struct Load {
     prefill_chunk: Option<usize>,
     /// Bytes.
     expert_cache: Option<u64>,
+    expert_statistics: bool,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -90,6 +91,7 @@ impl Load {
             },
             prefill_chunk: self.prefill_chunk.unwrap_or(default.prefill_chunk),
             expert_cache: self.expert_cache,
+            expert_statistics: self.expert_statistics,
         }
     }
 }

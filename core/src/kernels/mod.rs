@@ -25,6 +25,7 @@ pub mod differential_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod expert_combine;
+pub mod expert_count;
 pub mod expert_order;
 pub mod expert_positions;
 pub mod expert_scatter;
@@ -109,6 +110,7 @@ pub static KERNELS: &[&Kernel] = &[
     &dropout::KERNEL,
     &embedding::KERNEL,
     &expert_combine::KERNEL,
+    &expert_count::KERNEL,
     &expert_order::KERNEL,
     &expert_positions::KERNEL,
     &expert_scatter::KERNEL,

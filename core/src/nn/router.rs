@@ -1,5 +1,6 @@
 //! Routers of mixtures of experts.
 
+use crate::kernels::expert_count;
 use crate::kernels::router::{self, Call, MOST, MOST_EXPERTS, MOST_GROUPS};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
@@ -140,6 +141,19 @@ impl Recording {
         ];
         self.push(&router::KERNEL, router::params(&call), bindings)?;
         Ok((experts, probs))
+    }
+
+    /// `(E,)` u32: how often each of `count` experts is among `experts` `(T, k)` u32.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the size overflows.
+    pub fn expert_count(&mut self, experts: &Tensor, count: usize) -> Result<Tensor> {
+        let counts = self.scratch(DType::U32, &[count])?;
+        let params = expert_count::params(experts.len(), count, 0, false);
+        let bindings = vec![Some(experts.clone()), Some(counts.clone())];
+        self.push(&expert_count::KERNEL, params, bindings)?;
+        Ok(counts)
     }
 }
 

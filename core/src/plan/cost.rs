@@ -104,6 +104,7 @@ static RULES: &[Rule] = &[
         Flops::Product(2, &["T", "K", "C"]),
         Bytes::All,
     ),
+    rule("expert_count", Flops::Product(1, &["T", "E"]), Bytes::All),
     rule("expert_order", Flops::Elements(0), Bytes::All),
     rule(
         "expert_positions",

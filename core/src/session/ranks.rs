@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
+use super::statistics::{ExpertStatistics, RouteCounts};
 use super::{DEFAULT_CONTEXT, LOGIT_ROWS, MOST_TOP_K, Phase, Progress, SessionOptions};
 use crate::comm::{Placement, Program, World};
 use crate::device::{Buffer, Device, DeviceInfo};
@@ -29,6 +30,7 @@ pub(super) struct Ranks {
     context: usize,
     chunk: usize,
     steps: Steps,
+    statistics: Option<ExpertStatistics>,
 }
 
 /// What a rank holds, and where.
@@ -64,6 +66,7 @@ struct Rank {
     held: Held,
     cache_bytes: u64,
     expert_cache: Option<Rc<ExpertCache>>,
+    route_counts: Option<RouteCounts>,
 }
 
 /// Small buffers of one device.
@@ -122,7 +125,13 @@ impl Ranks {
             let vocab = files.config.vocab_size;
             inputs.push(Inputs::new(device.as_ref(), stages, chunk, vocab).await?);
         }
+        let counts = ranks.iter().filter_map(|rank| rank.route_counts.as_ref());
+        let counted = counts.flat_map(|counts| counts.own.iter().copied());
         let mut ranks = Ranks {
+            statistics: match options.expert_statistics {
+                true => ExpertStatistics::new(&files.config, counted),
+                false => None,
+            },
             world,
             ranks,
             inputs,
@@ -203,6 +212,27 @@ impl Ranks {
         })
     }
 
+    pub(super) fn expert_statistics(&self) -> Option<&ExpertStatistics> {
+        self.statistics.as_ref()
+    }
+
+    /// Reads which experts a step of `tokens` tokens chose.
+    async fn count(&mut self, tokens: usize) -> Result<()> {
+        let cache = self.expert_cache();
+        let Some(statistics) = &mut self.statistics else {
+            return Ok(());
+        };
+        for (i, rank) in self.ranks.iter_mut().enumerate() {
+            if let Some(counts) = &mut rank.route_counts {
+                let device = self.world.device(i).as_ref();
+                counts.read(device, statistics).await?;
+            }
+        }
+        statistics.tokens += tokens as u64;
+        statistics.cache = cache;
+        Ok(())
+    }
+
     /// Computes `tokens` at `position`, and the last one's logits if asked for.
     pub(super) async fn prefill(
         &mut self,
@@ -215,14 +245,16 @@ impl Ranks {
         let step = self.prefill_step(tokens.len(), head).await?;
         self.world.run(&step).await?;
         // Wait, so that cancelling works and submits stay short.
-        self.world.flush().await
+        self.world.flush().await?;
+        self.count(tokens.len()).await
     }
 
     /// Computes the token in `next`, and leaves the likeliest one after it there.
     pub(super) async fn greedy(&mut self, position: usize) -> Result<()> {
         self.write_position(position)?;
         let step = self.greedy_step().await?;
-        self.world.run(&step).await
+        self.world.run(&step).await?;
+        self.count(1).await
     }
 
     /// Computes token `id`, and its logits.
@@ -234,7 +266,8 @@ impl Ranks {
         if self.steps.decode.is_none() {
             self.steps.decode = Some(self.one_token(false).await?);
         }
-        self.run(&self.steps.decode).await
+        self.run(&self.steps.decode).await?;
+        self.count(1).await
     }
 
     /// Leaves the token of the largest logit in `next`.
@@ -340,7 +373,7 @@ impl Ranks {
         let mut found = Vec::with_capacity(self.ranks.len());
         for (rank, r) in self.ranks.iter().zip(&mut recordings) {
             let (step, tokens) = self.inputs[rank.device].micro(0, n);
-            let hidden = rank.model.forward(r, &tokens, &step, &rank.cache)?;
+            let hidden = rank.forward(r, &tokens, &step)?;
             let logits = match &rank.logits {
                 Some(last) => {
                     let logits = r.scratch(DType::F32, &[n, last.cols()])?;
@@ -353,7 +386,9 @@ impl Ranks {
         }
         let step = self.world.prepare(recordings).await?;
         self.world.run(&step).await?;
-        Ok(floats(&self.read(&step, &found[0]).await?))
+        let logits = floats(&self.read(&step, &found[0]).await?);
+        self.count(n).await?;
+        Ok(logits)
     }
 
     /// Computes `tokens` at `position` again: the first layer whose router could not route one of them, and which.
@@ -448,7 +483,7 @@ impl Ranks {
             let mut last = None;
             for (i, len) in lens.iter().enumerate() {
                 let (step, tokens) = self.inputs[rank.device].micro(i, *len);
-                let hidden = rank.model.forward(r, &tokens, &step, &rank.cache)?;
+                let hidden = rank.forward(r, &tokens, &step)?;
                 last = Some((hidden, len - 1));
             }
             if let (true, Some((hidden, row)), Some(logits)) = (head, last, &rank.logits) {
@@ -479,7 +514,7 @@ impl Ranks {
             let inputs = &self.inputs[rank.device];
             let next = Tensor::of(inputs.next.clone(), DType::U32, &[1]);
             let (step, _) = inputs.micro(0, 1);
-            let hidden = rank.model.forward(r, &next, &step, &rank.cache)?;
+            let hidden = rank.forward(r, &next, &step)?;
             if let Some(logits) = &rank.logits {
                 rank.model.head(r, &hidden, 0, logits)?;
             }
@@ -512,6 +547,13 @@ impl Rank {
             let tokens = options.prefill_chunk.clamp(1, context).max(LOGIT_ROWS);
             cache.allocate(tokens).await?;
         }
+        let route_counts = match options.expert_statistics {
+            true => {
+                let share = model.share();
+                RouteCounts::new(device.as_ref(), model.config(), &placement, share).await?
+            }
+            false => None,
+        };
         let shape = model.cache_shape();
         let cache = KvCache::new(device.as_ref(), shape, context, options.kv).await?;
         let rows = placement.vocab(model.config().vocab_size)?;
@@ -536,7 +578,15 @@ impl Rank {
                 shape.layers as u64 * shape.layer_bytes(context, options.kv, layout)
             },
             expert_cache,
+            route_counts,
         })
+    }
+
+    /// All layers of this rank for `tokens`, counting what its routers choose.
+    fn forward(&self, r: &mut Recording, tokens: &Tensor, step: &Tensor) -> Result<Tensor> {
+        let counts = self.route_counts.as_ref().map(RouteCounts::tensor);
+        r.count_routes(counts.as_ref());
+        self.model.forward(r, tokens, step, &self.cache)
     }
 
     /// The token of the largest logit of all ranks into `next`, on every rank: the best of each rank's

@@ -12,6 +12,7 @@ use crate::answer::{self, Answer, ms};
 use crate::cli::Run;
 use crate::commands::batch;
 use crate::exit::{Stop, usage};
+use crate::experts;
 use crate::job;
 use crate::load::{self, Loaded};
 use crate::out::Out;
@@ -113,6 +114,9 @@ fn object(answer: &Answer, loaded: &Loaded) -> serde_json::Value {
             "prefetch_hits": used.prefetch_hits,
         });
     }
+    if let Some(statistics) = loaded.session.expert_statistics() {
+        object["experts"] = experts::object(statistics);
+    }
     object
 }
 
@@ -137,6 +141,9 @@ pub fn summary(answer: &Answer, loaded: &Loaded, ui: Ui) {
             100.0 * used.hit_rate(),
             ByteSize(used.bytes_read),
         ));
+    }
+    if let Some(statistics) = loaded.session.expert_statistics() {
+        experts::table(statistics, ui);
     }
     match answer.stop {
         StopReason::Length => ui.aside("stopped at --max-tokens"),

@@ -91,6 +91,59 @@ fn an_upcycled_model_answers_as_the_dense_one() {
 }
 
 #[test]
+fn experts_are_counted_when_asked_for() {
+    let run = |more: &[&str]| {
+        let args = [
+            "run",
+            "-m",
+            "builtin:tiny-moe",
+            "--device",
+            "cpu",
+            "--raw",
+            "-n",
+            "16",
+        ];
+        let args: Vec<_> = (args.iter().chain(more).copied())
+            .chain(["Once upon a time"])
+            .collect();
+        Program::new(&args).run().ok()
+    };
+    let plain = json(&run(&["--json"]));
+    assert!(plain.get("experts").is_none(), "{plain}");
+    let object = json(&run(&["--json", "--expert-stats"]));
+    assert_eq!(object["text"], plain["text"]);
+    let experts = &object["experts"];
+    // The last token is not computed.
+    let tokens = object["timings"]["prefill_tokens"].as_u64().unwrap() + 15;
+    assert_eq!(experts["tokens"].as_u64(), Some(tokens), "{experts}");
+    assert_eq!(experts["count"], 8, "{experts}");
+    let layers = experts["layers"].as_array().unwrap();
+    let chosen = experts["chosen"].as_array().unwrap();
+    assert_eq!(chosen.len(), layers.len(), "{experts}");
+    for chosen in chosen {
+        let chosen: Vec<u64> = (chosen.as_array().unwrap().iter())
+            .map(|n| n.as_u64().unwrap())
+            .collect();
+        assert_eq!(
+            (chosen.len(), chosen.iter().sum()),
+            (8, 2 * tokens),
+            "{experts}"
+        );
+    }
+
+    let said = run(&["--expert-stats"]);
+    assert_eq!(said.stdout.trim_end(), object["text"].as_str().unwrap());
+    let lines: Vec<_> = said.stderr.lines().collect();
+    let first = lines.iter().position(|line| line.starts_with("layer 0 "));
+    let first = first.unwrap_or_else(|| panic!("{lines:?}"));
+    assert_eq!(
+        lines[first - 1],
+        format!("tokens of each of 8 experts, of {tokens} tokens")
+    );
+    assert!(lines[first + layers.len()].starts_with("all "), "{lines:?}");
+}
+
+#[test]
 fn experts_that_stay_in_the_file_answer_as_those_in_memory() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("moe.gguf");
