@@ -123,6 +123,24 @@ impl Recording {
         Ok(made)
     }
 
+    /// `(1,)`: cv2(x), the squared coefficient of variation of x `(E,)`, as [`Recording::load_loss`] takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the size overflows.
+    pub fn variation(&mut self, x: &Tensor, unbiased: bool) -> Result<Tensor> {
+        let cv2 = self.scratch(DType::F32, &[1])?;
+        let gradients = [
+            self.scratch(DType::F32, &[x.len()])?,
+            self.scratch(DType::F32, &[x.len()])?,
+        ];
+        let bindings = [x, x, &cv2, &gradients[0], &gradients[1]].map(|t| Some(t.clone()));
+        // Half of it twice.
+        let params = load_loss::params(x.len(), 0.5, unbiased);
+        self.push(&load_loss::KERNEL, params, bindings.into())?;
+        Ok(cv2)
+    }
+
     /// Gradients of [`Recording::load_loss`] by the clean logits, and by those of the noise.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::router::{
     ASSIGNED, AUX, CAPACITY, CAPACITY_FACTOR, D_WEIGHT_AUX, DROPPED, EXPERTS, K, LOGITS, MEAN_PROB,
-    Routed, WEIGHT, X, balance, capacity, example, logits, not_a_number,
+    ROOM, Routed, WEIGHT, X, balance, capacity, example, logits, not_a_number,
 };
 use super::{Call, Example, Input, Op, Output, Setting};
 use crate::Result;
@@ -72,11 +72,13 @@ pub static OPS: &[Op] = &[
             ASSIGNED,
             DROPPED,
             MEAN_PROB,
+            ROOM,
         ],
         bound: 1e-10,
         record: |c| {
             Box::pin(async move {
-                let routed = megatron(c).await?;
+                let (routed, capacity) = megatron(c).await?;
+                routed.room(c, capacity);
                 routed.outputs(c);
                 let shape = routed.experts.shape.clone();
                 c.output("positions", &routed.positions.positions, &shape);
@@ -100,7 +102,7 @@ pub static OPS: &[Op] = &[
         bound: 1e-9,
         record: |c| {
             Box::pin(async move {
-                let routed = megatron(c).await?;
+                let (routed, _) = megatron(c).await?;
                 let [mut aux, mut z] = [routed.loss; 2];
                 (aux.z, z.aux) = (0.0, 0.0);
                 routed.backward(c, "d_weight_aux", aux)?;
@@ -184,7 +186,8 @@ fn megatron_capacity(c: &Call<'_>, tokens: usize, k: usize, count: usize) -> Res
     capacity(c, factor.map(|f| (even * f).ceil()))
 }
 
-async fn megatron(c: &mut Call<'_>) -> Result<Routed> {
+/// Where tokens go, and the capacity.
+async fn megatron(c: &mut Call<'_>) -> Result<(Routed, u32)> {
     let k = c.settings.size("k")?;
     let sigmoid = c.settings.choice("score") == "sigmoid";
     let groups = ExpertGroups {
@@ -219,7 +222,7 @@ async fn megatron(c: &mut Call<'_>) -> Result<Routed> {
         priority: by_probs.then(|| probs.clone()),
         ..Queue::default()
     };
-    Ok(Routed {
+    let routed = Routed {
         positions: c.r.expert_positions(&experts, count, &queue)?,
         loss: RouterLoss {
             aux: balance(c, tokens, count, k),
@@ -230,7 +233,8 @@ async fn megatron(c: &mut Call<'_>) -> Result<Routed> {
         logits,
         experts,
         probs,
-    })
+    };
+    Ok((routed, capacity))
 }
 
 async fn expert_capacity(c: &mut Call<'_>) -> Result<()> {

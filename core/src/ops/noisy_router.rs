@@ -1,7 +1,8 @@
 //! Noisy top-k routing (arXiv:1701.06538).
 
 use super::router::{
-    EXPERTS, FIRST_TOKEN, K, PROBS, SEED, STREAM, WEIGHT, X, draw, example, logits, not_a_number,
+    ASSIGNED, EXPERTS, FIRST_TOKEN, K, PROBS, SEED, STREAM, WEIGHT, X, draw, example, logits,
+    not_a_number,
 };
 use super::{Array, Call, Example, Input, Op, Output, Setting};
 use crate::Result;
@@ -60,6 +61,9 @@ pub static OPS: &[Op] = &[
                 "sum of the probabilities of being among the k best",
             ),
             Output::new("loss", "1", "of importance and load"),
+            Output::new("importance_cv2", "1", "cv^2(importance)"),
+            Output::new("load_cv2", "1", "cv^2(load)"),
+            ASSIGNED,
         ],
         bound: 1e-10,
         record: |c| {
@@ -72,6 +76,17 @@ pub static OPS: &[Op] = &[
                 c.output("importance", &routed.importance, &routed.importance.shape);
                 c.output("load", &routed.load, &routed.load.shape);
                 c.output("loss", &loss.loss, &[1]);
+                let unbiased = unbiased(c);
+                for (name, x) in [
+                    ("importance_cv2", &routed.importance),
+                    ("load_cv2", &routed.load),
+                ] {
+                    let cv2 = c.r.variation(x, unbiased)?;
+                    c.output(name, &cv2, &[1]);
+                }
+                let count = routed.load.len();
+                let assigned = c.r.expert_count(&routed.experts, count)?;
+                c.output("assigned", &assigned, &[count]);
                 c.check("experts", not_a_number);
                 Ok(())
             })
@@ -129,6 +144,10 @@ fn examples() -> Vec<Example> {
     ]
 }
 
+fn unbiased(c: &Call<'_>) -> bool {
+    c.settings.choice("variance") == "unbiased"
+}
+
 /// x, where its tokens go, and the loss.
 async fn routed(c: &mut Call<'_>) -> Result<(Tensor, NoisyTopK, LoadLoss)> {
     let k = c.settings.size("k")?;
@@ -153,8 +172,7 @@ async fn routed(c: &mut Call<'_>) -> Result<(Tensor, NoisyTopK, LoadLoss)> {
     let routed =
         c.r.noisy_top_k(&clean, &raw, &noise, k)
             .map_err(|e| c.error(e))?;
-    let unbiased = c.settings.choice("variance") == "unbiased";
-    let loss =
-        c.r.load_loss(&routed, c.settings.float("coeff") as f32, unbiased)?;
+    let coeff = c.settings.float("coeff") as f32;
+    let loss = c.r.load_loss(&routed, coeff, unbiased(c))?;
     Ok((x, routed, loss))
 }

@@ -34,6 +34,11 @@ pub(super) const LOGITS: Output = Output::new("logits", "T E", "x weight^T");
 pub(super) const AUX: Output = Output::new("aux", "1", "balancing loss");
 pub(super) const ASSIGNED: Output = Output::new("assigned", "E", "choices of each expert");
 pub(super) const DROPPED: Output = Output::new("dropped", "E", "those for which it had no room");
+pub(super) const ROOM: Output = Output::new(
+    "capacity",
+    "1",
+    "tokens that an expert has room for; T where none is ever full",
+);
 pub(super) const MEAN_PROB: Output =
     Output::new("mean_prob", "E", "mean probability of each expert");
 pub(super) const D_WEIGHT_AUX: Output = Output::new("d_weight_aux", "E C", "of aux");
@@ -221,6 +226,13 @@ impl Routed {
         c.output("assigned", &self.positions.assigned, &[count]);
         c.output("aux", &losses.aux, &[1]);
         Ok(())
+    }
+
+    /// Gives the capacity.
+    pub fn room(&self, c: &mut Call<'_>, capacity: u32) {
+        // No token goes to an expert twice.
+        let room = (capacity as usize).min(self.logits.rows());
+        c.output_array("capacity", Array::f32(&[1], &[room as f32]));
     }
 
     /// Gives the gradient of a loss by the weight.

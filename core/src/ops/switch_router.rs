@@ -2,7 +2,7 @@
 
 use super::router::{
     ASSIGNED, AUX, AUX_COEFF, CAPACITY, CAPACITY_FACTOR, D_WEIGHT_AUX, DROPPED, FIRST_TOKEN,
-    MEAN_PROB, Routed, SEED, STREAM, WEIGHT, X, balance, capacity, draw, example, logits,
+    MEAN_PROB, ROOM, Routed, SEED, STREAM, WEIGHT, X, balance, capacity, draw, example, logits,
     not_a_number,
 };
 use super::{Array, Call, Example, Input, Op, Output, Setting};
@@ -88,11 +88,13 @@ pub static OPS: &[Op] = &[
             ASSIGNED,
             DROPPED,
             MEAN_PROB,
+            ROOM,
         ],
         bound: 1e-10,
         record: |c| {
             Box::pin(async move {
-                let routed = switch(c).await?;
+                let (routed, capacity) = switch(c).await?;
+                routed.room(c, capacity);
                 let tokens = [routed.logits.rows()];
                 c.output("experts", &routed.experts, &tokens);
                 c.output("probs", &routed.probs, &tokens);
@@ -117,7 +119,7 @@ pub static OPS: &[Op] = &[
         bound: 1e-9,
         record: |c| {
             Box::pin(async move {
-                let routed = switch(c).await?;
+                let (routed, _) = switch(c).await?;
                 routed.backward(c, "d_weight_aux", routed.loss)
             })
         },
@@ -151,6 +153,7 @@ pub static OPS: &[Op] = &[
             Output::new("assigned2", "E", "second choices of each expert"),
             Output::new("dropped2", "E", "those for which it had no room"),
             MEAN_PROB,
+            ROOM,
         ],
         bound: 1e-10,
         record: |c| Box::pin(gshard_outputs(c)),
@@ -214,7 +217,8 @@ fn gshard_examples() -> Vec<Example> {
     ]
 }
 
-async fn switch(c: &mut Call<'_>) -> Result<Routed> {
+/// Where tokens go, and the capacity.
+async fn switch(c: &mut Call<'_>) -> Result<(Routed, u32)> {
     let eps = c.settings.float("jitter") as f32;
     let jitter = match c.settings.flag("training") {
         true => Some((eps, draw(c, c.axis("C"))?)),
@@ -235,7 +239,7 @@ async fn switch(c: &mut Call<'_>) -> Result<Routed> {
         capacity: capacity(c, factor.map(even))?,
         ..Queue::default()
     };
-    Ok(Routed {
+    let routed = Routed {
         positions: c.r.expert_positions(&experts, count, &queue)?,
         loss: RouterLoss {
             aux: balance(c, tokens, count, 1),
@@ -246,7 +250,8 @@ async fn switch(c: &mut Call<'_>) -> Result<Routed> {
         logits,
         experts,
         probs,
-    })
+    };
+    Ok((routed, queue.capacity))
 }
 
 /// First choices, both choices, and the capacity.
@@ -310,6 +315,7 @@ async fn gshard(c: &mut Call<'_>) -> Result<(Routed, TwoExperts, u32)> {
 
 async fn gshard_outputs(c: &mut Call<'_>) -> Result<()> {
     let (routed, two, capacity) = gshard(c).await?;
+    routed.room(c, capacity);
     let (tokens, count) = ([routed.logits.rows()], [routed.count()]);
     let first = &routed.positions;
     let queue = Queue {
