@@ -13,7 +13,7 @@ export default defineConfig({
     target: "es2022",
     reportCompressedSize: false,
     assetsInlineLimit: 0,
-    rolldownOptions: { input: ["index.html", "explore.html", "shards.html"] },
+    rolldownOptions: { input: ["index.html", "explore.html", "shards.html", "experts.html"] },
   },
   worker: { format: "es" },
   // core/data is outside of this folder.

@@ -16,6 +16,7 @@ import type {
   Setting,
   Shard,
   Source,
+  Stats,
   Tensor,
   Traffic,
 } from "./protocol.ts";
@@ -103,18 +104,21 @@ export class Model {
     }
   }
 
-  /** Answers text or a conversation; what it shares with the last one is not computed again. */
+  /**
+   * Answers text or a conversation; what it shares with the last one is not computed again. `onToken` is told each token,
+   * and `stats()` as they were before it was computed with the first and then ten times a second.
+   */
   async generate(
     prompt: string | Message[],
     options: GenerateOptions = {},
-    onToken: (text: string, id: number) => void = () => {},
+    onToken: (text: string, id: number, stats?: Stats) => void = () => {},
   ): Promise<Answer> {
     if (this.#answering) throw new Error("an answer is being written; cancel it first");
     this.#answering = true;
     try {
       return await new Promise((resolve, reject) => {
         this.#heard = (reply) => {
-          if (reply.type === "token") onToken(reply.text, reply.id);
+          if (reply.type === "token") onToken(reply.text, reply.id, reply.stats);
           else if (reply.type === "answer") resolve(reply.answer);
           else if (reply.type === "error") reject(new Error(reply.message));
         };
@@ -143,6 +147,11 @@ export class Model {
   /** What all ranks have sent to each other since the model was loaded. */
   traffic(): Promise<Traffic> {
     return this.#calls.ask((id) => ({ type: "traffic", id }));
+  }
+
+  /** What has been counted since the model was loaded; also while it answers. */
+  stats(): Promise<Stats> {
+    return this.#calls.ask((id) => ({ type: "stats", id }));
   }
 
   /** Token ids of a text, special tokens in it included. */

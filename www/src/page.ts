@@ -66,6 +66,18 @@ export function memory(bytes: number): string {
   return `${short(bytes / size)} ${unit}`;
 }
 
+/** The row above a table's columns. */
+export function headRow(names: string[]): HTMLTableRowElement {
+  const line = document.createElement("tr");
+  for (const name of names) {
+    const cell = document.createElement("th");
+    cell.scope = "col";
+    cell.textContent = name;
+    line.append(cell);
+  }
+  return line;
+}
+
 /** A row of a table: its head, and cells of text. */
 export function tableRow(head: string, cells: string[]): HTMLTableRowElement {
   const line = document.createElement("tr");

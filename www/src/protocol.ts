@@ -11,6 +11,8 @@ export interface LoadOptions {
   prefillChunk?: number;
   /** Bytes of device memory for the experts of a mixture: they stay where the source is until tokens need them. */
   expertCache?: number;
+  /** Count how often each expert of a mixture is chosen, for `stats()`: one more small read a step. */
+  expertStatistics?: boolean;
   /** Tensor-parallel ranks: each holds a part of every layer. */
   tp?: number;
   /** Pipeline stages: each holds some of the layers. */
@@ -57,6 +59,26 @@ export interface Shard {
 
 /** What all ranks together have sent, by collective: `all_reduce`, `all_gather`, `broadcast`, `send`, … */
 export type Traffic = Record<string, { calls: number; bytes: number }>;
+
+/** What has been counted since the model was loaded. */
+export interface Stats {
+  /** Of a mixture of experts that was loaded with `expertStatistics`. */
+  experts?: Experts;
+}
+
+/** How often routers chose each expert. */
+export interface Experts {
+  /** The layers with experts. */
+  layers: number[];
+  /** Experts of a layer. */
+  count: number;
+  /** For each of the layers, how many tokens each of its experts was chosen for. */
+  chosen: number[][];
+  /** Tokens that were computed. */
+  tokens: number;
+  /** With `expertCache`. */
+  cache?: ExpertCache;
+}
 
 export interface Message {
   role: "system" | "user" | "assistant";
@@ -207,6 +229,7 @@ export type Request =
   | { type: "load"; source: Source; options: LoadOptions }
   | { type: "shards"; id: number }
   | { type: "traffic"; id: number }
+  | { type: "stats"; id: number }
   | { type: "tokenize"; id: number; text: string }
   | { type: "logits"; id: number; tokens: number[] }
   | { type: "generate"; prompt: string | Message[]; options: GenerateOptions }
@@ -214,14 +237,14 @@ export type Request =
   | { type: "reset" };
 
 /** What a request with an id gives. */
-export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Float32Array;
+export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Float32Array;
 
 export type Reply =
   | { type: "opened"; device: Device; ops: Op[] }
   | { type: "result"; id: number; result: Result }
   | { type: "failed"; id: number; message: string }
   | { type: "progress"; progress: Progress }
-  | { type: "token"; text: string; id: number }
+  | { type: "token"; text: string; id: number; stats?: Stats }
   | { type: "loaded"; loaded: Loaded }
   | { type: "answer"; answer: Answer }
   | { type: "error"; message: string };

@@ -1,10 +1,12 @@
 // The model's thread: all computing happens here, so that the page never freezes.
 
 import init, { devices, load, mlps, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
-import type { Adapter, Answer, Device, Info, MlpSize, Op, Progress, Reply, Request, Result, Shard, Tensor, Traffic } from "./protocol.ts";
+import type { Adapter, Answer, Device, Info, MlpSize, Op, Progress, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
 
 /** Progress is told at most this often, in milliseconds. */
 const PROGRESS_EVERY = 50;
+/** And statistics with a token. */
+const STATS_EVERY = 100;
 
 /** The built-in mixture of experts is a file beside the wasm, fetched when it is asked for. */
 const TINY_MOE = new URL("../../core/data/tiny-moe.gguf", import.meta.url).href;
@@ -56,6 +58,8 @@ async function compute(request: Call): Promise<Result> {
       return theModel().shards() as Shard[];
     case "traffic":
       return theModel().traffic() as Traffic;
+    case "stats":
+      return theModel().stats() as Stats;
     case "tokenize":
       return [...theModel().tokenize(request.text)];
     case "logits":
@@ -92,6 +96,7 @@ async function handle(request: Request): Promise<void> {
     case "mlps":
     case "shards":
     case "traffic":
+    case "stats":
     case "tokenize":
     case "logits": {
       const { id } = request;
@@ -103,8 +108,15 @@ async function handle(request: Request): Promise<void> {
       return;
     }
     case "generate": {
-      const onToken = (text: string, id: number) => reply({ type: "token", text, id });
-      const answer = (await theModel().generate(request.prompt, request.options, onToken)) as Answer;
+      const model = theModel();
+      let last = -Infinity;
+      const onToken = (text: string, id: number) => {
+        const now = performance.now();
+        const due = now - last >= STATS_EVERY;
+        if (due) last = now;
+        reply({ type: "token", text, id, ...(due && { stats: model.stats() as Stats }) });
+      };
+      const answer = (await model.generate(request.prompt, request.options, onToken)) as Answer;
       reply({ type: "answer", answer });
       return;
     }
