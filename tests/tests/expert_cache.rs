@@ -27,6 +27,11 @@ const MIXTURES: &[&str] = &[
     "deepseek_v2",
 ];
 
+/// One rank.
+fn alone() -> (Mesh, bool) {
+    (Mesh::default(), false)
+}
+
 fn files(name: &str) -> ModelFiles {
     let folder = data().join("families").join(name);
     open(&[folder.join("config.json"), folder.join("model.safetensors")])
@@ -35,11 +40,11 @@ fn files(name: &str) -> ModelFiles {
 fn load(
     files: ModelFiles,
     device: &Rc<dyn Device>,
-    mesh: Mesh,
+    (mesh, sp): (Mesh, bool),
     cache: Option<u64>,
 ) -> Result<Session> {
     let ranks = (0..mesh.tp).map(|rank| {
-        let placement = Placement::new(mesh, rank, Split::even(mesh.tp), false);
+        let placement = Placement::new(mesh, rank, Split::even(mesh.tp), sp);
         (placement.expect("a placement"), Rc::clone(device))
     });
     let world = World::new(ranks.collect(), Rc::new(LocalComm)).expect("a world");
@@ -60,7 +65,7 @@ fn logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
 
 /// Bytes of all experts.
 fn experts_bytes(name: &str, device: &Rc<dyn Device>) -> u64 {
-    let all = load(files(name), device, Mesh::default(), Some(1 << 40)).expect("loads");
+    let all = load(files(name), device, alone(), Some(1 << 40)).expect("loads");
     let used = all.expert_cache().expect("a cache");
     assert_eq!(used.slots, used.experts, "{name}: room for all");
     used.bytes
@@ -73,13 +78,13 @@ fn a_cache_of_a_quarter_of_the_experts_gives_the_same_bits() {
             let at = format!("{name} on {}", device.info());
             let case = json(data().join("families").join(name).join("case.json"));
             let prompt = ids(&case["tokens"]);
-            let mut whole = load(files(name), &device, Mesh::default(), None).expect("loads");
+            let mut whole = load(files(name), &device, alone(), None).expect("loads");
             let held = whole.shards()[0].held.bytes;
             let in_memory = logits(&mut whole, &prompt);
             drop(whole);
 
             let budget = experts_bytes(name, &device) / 4;
-            let session = load(files(name), &device, Mesh::default(), Some(budget));
+            let session = load(files(name), &device, alone(), Some(budget));
             let mut session = session.unwrap_or_else(|e| panic!("{at}: {e}"));
             let empty = session.expert_cache().expect("a cache");
             assert!(
@@ -122,14 +127,16 @@ fn ranks_page_their_own_experts() {
             let prompt = ids(&case["tokens"]);
             let folder = data().join("families").join(name);
             let want = tensor(folder.join("logits.safetensors"), "logits");
-            let budget = experts_bytes(name, &device) / 2;
-            for (tp, ep) in [(2, 1), (2, 2), (4, 2)] {
+            let all = experts_bytes(name, &device);
+            for (tp, ep, sp) in [(2, 1, false), (2, 2, true), (4, 2, false), (4, 4, true)] {
                 let mesh = Mesh {
                     ep,
                     ..Mesh::tensor(tp)
                 };
-                let at = format!("{name}, tp {tp}, ep {ep} on {}", device.info());
-                let session = load(files(name), &device, mesh, Some(budget));
+                // A rank of four may hold as many experts as a token needs.
+                let budget = if ep == 4 { all } else { all / 2 };
+                let at = format!("{name}, tp {tp}, ep {ep}, sp {sp} on {}", device.info());
+                let session = load(files(name), &device, (mesh, sp), Some(budget));
                 let mut session = session.unwrap_or_else(|e| panic!("{at}: {e}"));
                 let error = nmse(&logits(&mut session, &prompt), &want);
                 assert!(error <= 1e-10, "{at}: NMSE {error:e}");
@@ -150,7 +157,7 @@ fn what_is_likely_is_read_ahead_on_gpus() {
     for device in devices() {
         let case = json(data().join("families/mixtral/case.json"));
         let budget = experts_bytes("mixtral", &device) / 2;
-        let session = load(files("mixtral"), &device, Mesh::default(), Some(budget));
+        let session = load(files("mixtral"), &device, alone(), Some(budget));
         let mut session = session.unwrap_or_else(|e| panic!("{e}"));
         // One token again and again has the same experts again and again.
         let prompt = vec![ids(&case["tokens"])[0]; 40];
@@ -172,7 +179,7 @@ fn what_is_likely_is_read_ahead_on_gpus() {
 fn what_cannot_be_a_cache_says_so_with_its_numbers() {
     let device = &devices()[0];
     let told = |name: &str, cache| {
-        let told = load(files(name), device, Mesh::default(), Some(cache));
+        let told = load(files(name), device, alone(), Some(cache));
         told.err().map(|e| e.to_string()).unwrap_or_default()
     };
     let least = "expert cache: 10000 bytes have room for ";
@@ -238,7 +245,7 @@ fn a_file_that_fails_while_a_step_runs_is_an_error_and_nothing_is_lost() {
         });
         let files = pollster::block_on(ModelFiles::open(sources.into())).expect("opens");
         let budget = experts_bytes("mixtral", &device) / 4;
-        let mut session = load(files, &device, Mesh::default(), Some(budget)).expect("loads");
+        let mut session = load(files, &device, alone(), Some(budget)).expect("loads");
         for reads in [0, 1, 5, 20] {
             left.set(reads);
             let told = pollster::block_on(session.logits(&prompt, true));

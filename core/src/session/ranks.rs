@@ -544,8 +544,9 @@ impl Rank {
         loader.leave_experts(expert_cache.clone());
         let model = models::load(loader, context).await?;
         if let Some(cache) = &expert_cache {
+            // Ranks that exchange tokens have room for as many of each.
             let tokens = options.prefill_chunk.clamp(1, context).max(LOGIT_ROWS);
-            cache.allocate(tokens).await?;
+            cache.allocate(tokens * placement.tp.len()).await?;
         }
         let route_counts = match options.expert_statistics {
             true => {
