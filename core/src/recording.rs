@@ -46,7 +46,11 @@ impl Item {
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let (dispatch, collective, paged) = match self {
             Item::Dispatch(d) => (Some(d.bindings.iter().flatten()), None, None),
-            Item::Collective(c) => (None, Some(c.input.iter().chain(&c.output)), None),
+            Item::Collective(c) => (
+                None,
+                Some(c.input.iter().chain(&c.output).chain(&c.counts)),
+                None,
+            ),
             Item::Paged(p) => (None, None, Some(&p.ids)),
             Item::EndPaged => (None, None, None),
         };
@@ -287,7 +291,9 @@ impl Recording {
         for mut item in other.items {
             match &mut item {
                 Item::Dispatch(d) => d.bindings.iter_mut().flatten().for_each(moved),
-                Item::Collective(c) => c.input.iter_mut().chain(&mut c.output).for_each(moved),
+                Item::Collective(c) => (c.input.iter_mut().chain(&mut c.output))
+                    .chain(&mut c.counts)
+                    .for_each(moved),
                 Item::Paged(p) => std::iter::once(&mut p.ids).for_each(moved),
                 Item::EndPaged => {}
             }

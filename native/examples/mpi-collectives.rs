@@ -236,6 +236,7 @@ impl Bound {
                 group: Rc::new(group),
                 input,
                 output,
+                counts: None,
             },
         };
         if let Some(buffer) = &bound.input {
@@ -250,6 +251,7 @@ impl Bound {
             collective: &self.collective,
             input: self.input.as_ref(),
             output: self.output.as_ref(),
+            counts: None,
         }
     }
 

@@ -67,14 +67,22 @@ fn every_device_layout_and_chunk_counts_the_same() {
         let prompt = prompt(name);
         let mut want: Option<ExpertStatistics> = None;
         for device in devices() {
-            for (tp, pp, chunk) in [(1, 1, 256), (1, 1, 7), (2, 1, 256), (1, 2, 16)] {
+            let layouts = [
+                (1, 1, 1, 256),
+                (1, 1, 1, 7),
+                (2, 1, 1, 256),
+                (2, 1, 2, 7),
+                (1, 2, 1, 16),
+            ];
+            for (tp, pp, ep, chunk) in layouts {
                 let place = format!(
-                    "{name}: tp {tp}, pp {pp}, {chunk} tokens at once on {}",
+                    "{name}: tp {tp}, pp {pp}, ep {ep}, {chunk} tokens at once on {}",
                     device.info()
                 );
                 let mesh = Mesh {
                     tp,
                     pp,
+                    ep,
                     ..Mesh::default()
                 };
                 let mut session = load(name, &device, mesh, counting(chunk, None));

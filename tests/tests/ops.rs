@@ -244,7 +244,7 @@ fn vocab_parallel_cross_entropy_is_pytorchs_at_every_world_size() {
 }
 
 /// Rows that are still to come.
-const LATER: &[&str] = &["expert parallelism", "hierarchical"];
+const LATER: &[&str] = &["hierarchical"];
 
 /// Rows that are no layer: stages are tested with whole models, in `sharding.rs`.
 const NO_LAYER: &[&str] = &["pipeline"];

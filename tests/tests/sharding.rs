@@ -374,7 +374,10 @@ fn mixtures_of_experts_say_the_same_however_they_are_split() {
                 (2, 2, false, 7),
                 (2, 2, true, 64),
                 (4, 2, false, 64),
+                (4, 2, true, 64),
                 (4, 4, false, 64),
+                (4, 4, true, 64),
+                (4, 4, true, 7),
             ];
             for (tp, ep, sp, chunk) in layouts {
                 let world = expert_parallel(&device, tp, ep, sp);

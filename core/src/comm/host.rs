@@ -97,6 +97,7 @@ pub fn check(collective: &Collective) -> Result<()> {
         group,
         input,
         output,
+        counts,
     } = collective;
     let rows = |t: &Option<Tensor>| t.as_ref().map(|t| t.shape.first().copied().unwrap_or(1));
     let len = |t: &Option<Tensor>| t.as_ref().map(Tensor::len);
@@ -126,6 +127,17 @@ pub fn check(collective: &Collective) -> Result<()> {
                 && receives.len() == ranks
                 && rows(input) == Some(sends.iter().sum())
                 && rows(output) == Some(receives.iter().sum())
+        }
+        CollectiveKind::AllToAllCounted { .. } => {
+            let given = counts.as_ref().zip(input.as_ref()).zip(output.as_ref());
+            given.is_some_and(|((counts, x), y)| {
+                counts.shape == [ranks, ranks]
+                    && counts.dtype == DType::U32
+                    && x.shape.len() >= 2
+                    && x.shape[0] == ranks
+                    && x.shape == y.shape
+                    && x.dtype.block_len() == 1
+            })
         }
         CollectiveKind::Send { to } => *to < ranks && *to != group.me && input.is_some(),
         CollectiveKind::Receive { from } => *from < ranks && *from != group.me && output.is_some(),

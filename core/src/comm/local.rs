@@ -1,7 +1,7 @@
 //! Ranks of one process on different devices: staged through host memory.
 
-use super::host;
 use super::{Collective, CollectiveKind, Communicator, Part, Reduce, communication};
+use super::{counted, host};
 use crate::tensor::Tensor;
 use crate::weights::source::LocalFuture;
 use crate::{Error, Result};
@@ -17,6 +17,10 @@ impl Communicator for LocalComm {
 
     fn perform<'a>(&'a self, parts: &'a [Part<'a>]) -> LocalFuture<'a, Result<Vec<u64>>> {
         Box::pin(async move {
+            let counted = |p: &Part<'_>| p.collective.counts.is_some();
+            if parts.iter().any(counted) {
+                return counted::perform(parts).await;
+            }
             let mut inputs = Vec::with_capacity(parts.len());
             for part in parts {
                 inputs.push(match (part.input, &part.collective.input) {
@@ -95,6 +99,8 @@ fn exchange(parts: &[Part<'_>], inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
                 }
                 rows
             }
+            // Not of bytes that are here already.
+            CollectiveKind::AllToAllCounted { .. } => return Err(mismatch(parts)),
             CollectiveKind::Receive { from } => inputs[at(parts, *from)?].clone(),
             CollectiveKind::Send { .. } => Vec::new(),
         });

@@ -4,6 +4,8 @@
 //! devices they join into segments. What several ranks of a device compute alike (norms of the same
 //! sums) is computed once.
 
+mod counted;
+
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -12,6 +14,8 @@ use crate::kernels::{Access, Kernel, Params, all_reduce, copy, matmul, matvec};
 use crate::recording::{Dispatch, Item, Paged, Recording};
 use crate::tensor::{Storage, Tensor};
 use crate::{DType, Error, Result};
+
+pub use counted::CountedRows;
 
 /// What a process does in one step.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub struct Lowered {
     pub slots: Vec<Vec<Option<usize>>>,
     /// What the collectives that became dispatches would have sent.
     pub traffic: Traffic,
+    /// Those of them of which data says how much they send.
+    pub counted: Vec<CountedRows>,
 }
 
 /// Lowers the recordings of the ranks of one process; `devices` has the device of each.
@@ -81,6 +87,7 @@ pub fn lower(ranks: &[Recording], devices: &[usize]) -> Result<Lowered> {
                 .map(|r| vec![None; r.scratch_sizes().len()])
                 .collect(),
             traffic: Traffic::default(),
+            counted: Vec::new(),
         },
     };
     for (i, rank) in ranks.iter().enumerate() {
@@ -402,7 +409,7 @@ impl<'a> Lowering<'a> {
         };
         let together = parts.iter().all(|(rank, _)| self.devices[*rank] == device);
         if together && parts.len() == peers {
-            for (_, c) in parts {
+            for (_, c) in parts.iter().filter(|(_, c)| c.counts.is_none()) {
                 self.lowered.traffic.count(&c.kind, c.bytes_sent());
             }
             return self.on_device(parts);
@@ -417,7 +424,13 @@ impl<'a> Lowering<'a> {
         for (rank, collective) in parts {
             let device = self.devices[*rank];
             let mut collective = (*collective).clone();
-            for tensor in [&mut collective.input, &mut collective.output] {
+            let Collective {
+                input,
+                output,
+                counts,
+                ..
+            } = &mut collective;
+            for tensor in [input, output, counts] {
                 *tensor = tensor.as_ref().map(|t| self.map(*rank, t));
             }
             self.lowered.recordings[device].push_item(Item::Collective(collective.clone()));
@@ -503,6 +516,7 @@ impl<'a> Lowering<'a> {
                 self.same_as(&receivers, &input)
             }
             CollectiveKind::AllToAll { .. } => self.all_to_all(parts, &inputs),
+            CollectiveKind::AllToAllCounted { .. } => self.all_to_all_counted(parts, &inputs),
         }
     }
 

@@ -5,6 +5,7 @@
 //! Sums are made in the order of ranks, always: the same layout gives the same bits on every run,
 //! whether its ranks share a device, a process or nothing but a network.
 
+mod counted;
 pub mod host;
 mod local;
 pub mod lower;
@@ -21,6 +22,7 @@ use crate::tensor::Tensor;
 use crate::weights::source::LocalFuture;
 use crate::{Error, Result};
 
+pub use counted::Counted;
 pub use local::LocalComm;
 pub use mesh::{Axis, Coordinate, Group, Mesh};
 pub use placement::{Heads, Placement};
@@ -80,6 +82,12 @@ pub enum CollectiveKind {
         /// Rows that it gets from each.
         receives: Vec<usize>,
     },
+    /// Rank s gives rank d the first `counts[s, d]` of the rows that its input `(R, L, ...)` has room for; in d's
+    /// output, of the same shape, they are those of s. The rest of it stays.
+    AllToAllCounted {
+        /// They are `counts[d, s]`: what came goes back to where it came from.
+        back: bool,
+    },
     /// Gives the input to one rank.
     Send {
         /// To whom.
@@ -101,6 +109,7 @@ impl CollectiveKind {
             CollectiveKind::ReduceScatter { .. } => "reduce_scatter",
             CollectiveKind::Broadcast { .. } => "broadcast",
             CollectiveKind::AllToAll { .. } => "all_to_all",
+            CollectiveKind::AllToAllCounted { .. } => "all_to_all_counted",
             CollectiveKind::Send { .. } => "send",
             CollectiveKind::Receive { .. } => "receive",
         }
@@ -118,11 +127,14 @@ pub struct Collective {
     pub input: Option<Tensor>,
     /// What it gets; `None` for [`CollectiveKind::Send`].
     pub output: Option<Tensor>,
+    /// `(R, R)` u32, the same on every rank, for [`CollectiveKind::AllToAllCounted`].
+    pub counts: Option<Tensor>,
 }
 
 impl Collective {
     /// Bytes that this rank sends to others: `2 (R - 1) / R n` for an all-reduce of `n` bytes where R
-    /// divides its elements, and so on.
+    /// divides its elements, and so on. Where rows are counted it is what there is room for; [`Counted`] knows
+    /// what is sent.
     ///
     /// All-reduce is reduce-scatter, then all-gather, as in a ring (Patarasuk and Yuan, 2009,
     /// doi:10.1016/j.jpdc.2008.09.002); only that every part goes to its owner directly, so that sums
@@ -155,6 +167,7 @@ impl Collective {
                 let kept = sends[self.group.me];
                 input / rows.max(1) as u64 * (rows - kept) as u64
             }
+            CollectiveKind::AllToAllCounted { .. } => input / ranks * others,
             CollectiveKind::Send { .. } => input,
         }
     }
@@ -170,6 +183,8 @@ pub struct Part<'a> {
     pub input: Option<&'a Buffer>,
     /// Memory of [`Collective::output`], from its start.
     pub output: Option<&'a Buffer>,
+    /// Memory of [`Collective::counts`].
+    pub counts: Option<&'a Buffer>,
 }
 
 /// Performs collectives between ranks on different devices, or in different processes.

@@ -250,6 +250,12 @@ impl Placement {
         self.sequence_parallel && !self.tp.is_alone() && tokens >= self.tp.len()
     }
 
+    /// Does a step of so many tokens send each to the ranks that hold its experts? Where every rank has all tokens there is
+    /// nothing to send.
+    pub fn exchanges_tokens(&self, tokens: usize) -> bool {
+        self.mesh.ep > 1 && self.splits_tokens(tokens)
+    }
+
     /// Tokens of each tensor-parallel rank in a sequence-parallel step.
     pub fn token_lens(&self, tokens: usize) -> Vec<usize> {
         let ranks = self.tp.len();

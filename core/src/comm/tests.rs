@@ -52,6 +52,7 @@ fn run(
                 group: Rc::clone(&r.placement().tp),
                 input: Some(Tensor::of(buffer, DType::F32, &input)),
                 output: Some(y.clone()),
+                counts: None,
             })?;
             outputs.push(y);
         }
@@ -193,6 +194,102 @@ fn rows_go_to_those_that_they_are_for() {
 }
 
 #[test]
+fn as_many_rows_travel_as_the_counts_say() {
+    const ROOM: usize = 3;
+    for ranks in RANKS {
+        // Rank a sends (a + 2 b) mod 4 rows to rank b; one sends nothing, one gets nothing.
+        let rows = |from: usize, to: usize| match (from, to) {
+            (1, _) | (_, 0) => 0,
+            _ => (from + 2 * to) % (ROOM + 1),
+        };
+        let pairs = (0..ranks * ranks).map(|i| rows(i / ranks, i % ranks) as u32);
+        let counts: Vec<u32> = pairs.collect();
+        for back in [false, true] {
+            let [(together, one), (apart, many)] = [true, false].map(|together| {
+                let found = counted(&world(ranks, together), ROOM, &counts, back);
+                found.unwrap()
+            });
+            let at = format!("{ranks} ranks, back: {back}");
+            assert_eq!(one, many, "{at}");
+            let (mut sent, mut calls) = (0, 0);
+            for to in 0..ranks {
+                calls += 1;
+                for from in 0..ranks {
+                    let n = if back { rows(to, from) } else { rows(from, to) };
+                    let want = &array(from, 2 * ranks * ROOM)[2 * to * ROOM..][..2 * n];
+                    for (found, how) in [(&together, "together"), (&apart, "apart")] {
+                        let got = &found[to][2 * from * ROOM..][..2 * ROOM];
+                        assert_eq!(got[..2 * n], *want, "{at}, {from} to {to}, {how}");
+                        // The rest stays what it was.
+                        let rest = got[2 * n..].iter().all(|x| *x == -1.0);
+                        assert!(rest, "{at}, {from} to {to}, {how}: {got:?}");
+                    }
+                    sent += if from == to { 0 } else { 8 * n as u64 };
+                }
+            }
+            let want = [("all_to_all_counted", super::Sent { calls, bytes: sent })];
+            assert_eq!(one.iter().collect::<Vec<_>>(), want, "{at}");
+        }
+    }
+}
+
+/// Outputs of rows of two numbers, -1 where nothing came, and what was sent.
+fn counted(
+    world: &World,
+    room: usize,
+    counts: &[u32],
+    back: bool,
+) -> Result<(Vec<Vec<f32>>, Traffic)> {
+    pollster::block_on(async {
+        let ranks = world.ranks().len();
+        let mut recordings = world.recordings();
+        let mut outputs = Vec::new();
+        for (rank, r) in recordings.iter_mut().enumerate() {
+            let device = world.device(rank);
+            let shape = [ranks, room, 2];
+            let mut tensors = Vec::new();
+            for values in [array(rank, 2 * ranks * room), vec![-1.0; 2 * ranks * room]] {
+                let buffer = device.alloc(4 * values.len() as u64, "rows").await?;
+                device.write(&buffer, 0, bytemuck::cast_slice(&values))?;
+                tensors.push(Tensor::of(buffer, DType::F32, &shape));
+            }
+            let buffer = device.alloc(4 * counts.len() as u64, "counts").await?;
+            device.write(&buffer, 0, bytemuck::cast_slice(counts))?;
+            let output = tensors.pop();
+            outputs.extend(output.clone());
+            r.communicate(Collective {
+                kind: CollectiveKind::AllToAllCounted { back },
+                group: Rc::clone(&r.placement().tp),
+                input: tensors.pop(),
+                output,
+                counts: Some(Tensor::of(buffer, DType::U32, &[ranks, ranks])),
+            })?;
+        }
+        let program = world.prepare(recordings).await?;
+        world.run(&program).await?;
+        let mut found = Vec::new();
+        for (rank, y) in outputs.iter().enumerate() {
+            let buffer = program.tensor(rank, y).unwrap();
+            let bytes = world.device(rank).read(&buffer, 0, y.bytes()).await?;
+            found.push(bytemuck::allocation::pod_collect_to_vec(&bytes));
+        }
+        Ok((found, world.traffic()))
+    })
+}
+
+#[test]
+fn counts_without_room_are_told() {
+    for together in [true, false] {
+        let told = counted(&world(2, together), 3, &[0, 4, 1, 0], false);
+        assert_eq!(
+            told.err().unwrap().to_string(),
+            "rank 0: sends 4 rows, and there is room for 3",
+            "together: {together}"
+        );
+    }
+}
+
+#[test]
 fn a_broadcast_gives_everybody_what_the_root_has() {
     for ranks in RANKS {
         let root = ranks / 2;
@@ -219,6 +316,7 @@ fn ranks_that_wait_for_each_other_are_told() {
                 group: Rc::clone(&group),
                 input: Some(x.clone()),
                 output: Some(x.clone()),
+                counts: None,
             })
         };
         let sum = CollectiveKind::AllReduce(Reduce::Sum);

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::lower::{self, Staged, Step};
+use super::counted::{Counted, words};
+use super::lower::{self, CountedRows, Staged, Step};
 use super::{Communicator, LocalComm, Part, Placement, Traffic};
 use crate::device::{Buffer, Device, DeviceKind, Prepared};
 use crate::recording::Recording;
@@ -32,6 +33,8 @@ struct Inner {
     device_of: Vec<usize>,
     /// Of collectives that became dispatches, at every run.
     traffic: Traffic,
+    /// Those of them whose rows are counted.
+    counted: Vec<CountedRows>,
 }
 
 impl World {
@@ -130,6 +133,7 @@ impl World {
                 slots: vec![slots],
                 device_of: vec![0],
                 traffic: Traffic::default(),
+                counted: Vec::new(),
             }
         } else {
             let lowered = lower::lower(&recordings, &self.device_of)?;
@@ -143,6 +147,7 @@ impl World {
                 slots: lowered.slots,
                 device_of: self.device_of.clone(),
                 traffic: lowered.traffic,
+                counted: lowered.counted,
             }
         };
         Ok(Program(Rc::new(inner)))
@@ -178,6 +183,16 @@ impl World {
             }
         }
         self.traffic.borrow_mut().add(&program.traffic);
+        for rows in &program.counted {
+            let found = program.prepared[rows.device].tensor(&rows.counts);
+            let buffer = found.ok_or_else(|| Error::Invalid("counts have no memory".into()))?;
+            let device = &self.devices[rows.device];
+            let counts = words(&device.read(buffer, 0, rows.counts.bytes()).await?);
+            for collective in &rows.collectives {
+                let sent = Counted::new(collective, &counts)?.bytes_sent();
+                self.traffic.borrow_mut().count(&collective.kind, sent);
+            }
+        }
         Ok(())
     }
 
@@ -197,14 +212,16 @@ impl World {
                 collective,
                 buffer(&collective.input)?,
                 buffer(&collective.output)?,
+                buffer(&collective.counts)?,
             ));
         }
         let parts: Vec<Part<'_>> = (parts.iter())
-            .map(|(device, collective, input, output)| Part {
+            .map(|(device, collective, input, output, counts)| Part {
                 device: device.as_ref(),
                 collective,
                 input: input.as_ref(),
                 output: output.as_ref(),
+                counts: counts.as_ref(),
             })
             .collect();
         let sent = self.communicator.perform(&parts).await?;

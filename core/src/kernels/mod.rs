@@ -24,6 +24,11 @@ pub mod dequantize_linear;
 pub mod differential_entropy;
 pub mod dropout;
 pub mod embedding;
+pub mod exchange_combine;
+pub mod exchange_order;
+pub mod exchange_pack;
+pub mod exchange_rows;
+pub mod exchange_unpack;
 pub mod expert_combine;
 pub mod expert_count;
 pub mod expert_order;
@@ -87,6 +92,7 @@ use crate::device::cpu::CpuDispatch;
 pub use act::Activation;
 pub use axis::Axis;
 pub use case::{Case, HostArray};
+pub use exchange_order::Spread;
 pub use expert_order::Order;
 pub use gated_activation::Packing;
 pub use linear::{Pairs, Size};
@@ -109,6 +115,11 @@ pub static KERNELS: &[&Kernel] = &[
     &differential_entropy::KERNEL,
     &dropout::KERNEL,
     &embedding::KERNEL,
+    &exchange_combine::KERNEL,
+    &exchange_order::KERNEL,
+    &exchange_pack::KERNEL,
+    &exchange_rows::KERNEL,
+    &exchange_unpack::KERNEL,
     &expert_combine::KERNEL,
     &expert_count::KERNEL,
     &expert_order::KERNEL,

@@ -402,13 +402,13 @@ impl Model for Decoder {
             let scale = self.config.multipliers.residual;
             x = r.linear_residual_scaled(&a, &layer.o, &x, scale)?;
             let h = r.rms_norm(&x, &layer.ffn_norm)?;
-            let h = r.gather_tokens(&h, count)?;
             x = match &layer.ffn {
                 FeedForward::Dense(mlp) => {
+                    let h = r.gather_tokens(&h, count)?;
                     let f = r.gated_hidden(&h, mlp)?;
                     r.linear_residual_scaled(&f, &mlp.down, &x, scale)?
                 }
-                FeedForward::Experts(moe) => r.moe(&h, &x, moe)?,
+                FeedForward::Experts(moe) => r.moe(&h, &x, moe, count)?,
             };
         }
         if self.placement.is_last_stage() {

@@ -1,5 +1,7 @@
 //! Mixture-of-experts blocks of models: a router, its experts, and shared experts that every token goes through.
 
+mod exchange;
+
 use std::ops::Range;
 
 use super::{Activation, Experts, GatedMlp, Linear, Router};
@@ -147,12 +149,22 @@ impl Moe {
 }
 
 impl Recording {
-    /// `residual + moe(x)`; x `(T, C)` are all tokens, residual is this rank's in a sequence-parallel step.
+    /// `residual + moe(x)` of `tokens` tokens; x and residual are this rank's in a sequence-parallel step.
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] when a shape does not fit.
-    pub fn moe(&mut self, x: &Tensor, residual: &Tensor, moe: &Moe) -> Result<Tensor> {
+    pub fn moe(
+        &mut self,
+        x: &Tensor,
+        residual: &Tensor,
+        moe: &Moe,
+        tokens: usize,
+    ) -> Result<Tensor> {
+        if self.placement().exchanges_tokens(tokens) {
+            return self.exchanged_moe(x, residual, moe, tokens);
+        }
+        let x = &self.gather_tokens(x, tokens)?;
         let logits = self.linear(x, &moe.logits)?;
         let (ids, probs) = self.route(&logits, moe.selection_bias.as_ref(), &moe.router)?;
         self.note_route(moe.layer, &ids);

@@ -34,6 +34,7 @@ impl Recording {
             group,
             input: Some(x.clone()),
             output: Some(y.clone()),
+            counts: None,
         })?;
         Ok(y)
     }
@@ -70,6 +71,7 @@ impl Recording {
             group: Rc::clone(&self.placement().tp),
             input: Some(x.clone()),
             output: Some(y.clone()),
+            counts: None,
         })
     }
 
@@ -94,6 +96,7 @@ impl Recording {
             group: Rc::clone(&placement.tp),
             input: Some(x.clone()),
             output: Some(y.clone()),
+            counts: None,
         })?;
         Ok(y)
     }
@@ -213,6 +216,7 @@ impl Recording {
             group: Rc::clone(group),
             input: (group.me == root).then(|| x.clone()),
             output: Some(x.clone()),
+            counts: None,
         })
     }
 
@@ -235,6 +239,7 @@ impl Recording {
             group: Rc::clone(&placement.pp),
             input: None,
             output: Some(x.clone()),
+            counts: None,
         })?;
         Ok(x)
     }
@@ -251,6 +256,7 @@ impl Recording {
             group,
             input: Some(x.clone()),
             output: None,
+            counts: None,
         })
     }
 }

@@ -13,6 +13,7 @@ mod basic;
 mod call;
 mod check;
 mod conv;
+mod expert_parallel;
 mod linear;
 mod loss;
 mod megatron_router;
@@ -56,6 +57,7 @@ static OPS: &[&[Op]] = &[
     attention::OPS,
     basic::OPS,
     conv::OPS,
+    expert_parallel::OPS,
     linear::OPS,
     loss::OPS,
     megatron_router::OPS,

@@ -163,7 +163,10 @@ impl Example {
 }
 
 /// Plain blocks: `[tokens, k]`, `[experts, hidden, channels, outputs]`.
-fn plain([tokens, k]: [usize; 2], [count, hidden, channels, outputs]: [usize; 4]) -> Example {
+pub(super) fn plain(
+    [tokens, k]: [usize; 2],
+    [count, hidden, channels, outputs]: [usize; 4],
+) -> Example {
     let ids: Vec<i64> = (0..(tokens * k) as i64)
         .map(|i| match i % 9 {
             5 => -1,

@@ -100,6 +100,19 @@ static RULES: &[Rule] = &[
     rule("dropout", Flops::Elements(1), Bytes::All),
     rule("embedding", Flops::Elements(0), Bytes::Of(embedding_bytes)),
     rule(
+        "exchange_combine",
+        Flops::Product(1, &["R", "T", "C"]),
+        Bytes::All,
+    ),
+    rule("exchange_order", Flops::Elements(0), Bytes::All),
+    rule("exchange_pack", Flops::Elements(0), Bytes::All),
+    rule(
+        "exchange_rows",
+        Flops::Elements(0),
+        Bytes::Of(exchange_rows_bytes),
+    ),
+    rule("exchange_unpack", Flops::Elements(0), Bytes::All),
+    rule(
         "expert_combine",
         Flops::Product(2, &["T", "K", "C"]),
         Bytes::All,
@@ -276,6 +289,11 @@ fn all_reduce_bytes(dispatch: &Dispatch, _: When) -> u64 {
 /// The block that is moved is read and written.
 fn copy_bytes(dispatch: &Dispatch, _: When) -> u64 {
     8 * product(&dispatch.params, &["OUTER", "LEN", "INNER"])
+}
+
+/// As many rows as there can be.
+fn exchange_rows_bytes(dispatch: &Dispatch, _: When) -> u64 {
+    8 * product(&dispatch.params, &["LEN", "INNER"])
 }
 
 /// The tokens' rows.

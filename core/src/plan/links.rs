@@ -103,7 +103,8 @@ pub fn messages(kind: &CollectiveKind, ranks: usize) -> u64 {
         CollectiveKind::AllGather { .. }
         | CollectiveKind::ReduceScatter { .. }
         | CollectiveKind::Broadcast { .. }
-        | CollectiveKind::AllToAll { .. } => others,
+        | CollectiveKind::AllToAll { .. }
+        | CollectiveKind::AllToAllCounted { .. } => others,
         CollectiveKind::Send { .. } | CollectiveKind::Receive { .. } => 1,
     }
 }

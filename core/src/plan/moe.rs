@@ -252,6 +252,7 @@ impl Share {
             group: Rc::clone(&self.group),
             input: Some(input),
             output: Some(output),
+            counts: None,
         })
     }
 

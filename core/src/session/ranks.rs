@@ -412,6 +412,12 @@ impl Ranks {
         self.world.run(&step).await?;
         let mut found = None;
         for (rank, routes) in routes.iter().enumerate() {
+            let placement = &self.world.ranks()[rank];
+            // Ranks that exchange tokens route their own.
+            let first: usize = match placement.exchanges_tokens(n) {
+                true => placement.token_lens(n)[..placement.tp.me].iter().sum(),
+                false => 0,
+            };
             for (layer, experts) in routes {
                 let Some(buffer) = step.tensor(rank, experts) else {
                     continue;
@@ -422,7 +428,7 @@ impl Ranks {
                     .read(&buffer, 0, experts.bytes())
                     .await?;
                 let bad = words(&bytes).iter().position(|id| *id == NOT_A_NUMBER);
-                let place = bad.map(|pair| (*layer, pair / experts.cols()));
+                let place = bad.map(|pair| (*layer, first + pair / experts.cols()));
                 found = found.into_iter().chain(place).min();
             }
         }
@@ -585,7 +591,12 @@ impl Rank {
 
     /// All layers of this rank for `tokens`, counting what its routers choose.
     fn forward(&self, r: &mut Recording, tokens: &Tensor, step: &Tensor) -> Result<Tensor> {
-        let counts = self.route_counts.as_ref().map(RouteCounts::tensor);
+        // Each token once: its own ones where ranks route these, else the first rank all.
+        let placement = &self.placement;
+        let counts = self.route_counts.as_ref();
+        let counts =
+            counts.filter(|_| placement.tp.me == 0 || placement.exchanges_tokens(tokens.len()));
+        let counts = counts.map(RouteCounts::tensor);
         r.count_routes(counts.as_ref());
         self.model.forward(r, tokens, step, &self.cache)
     }

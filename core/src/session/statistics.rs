@@ -57,7 +57,7 @@ pub(super) struct RouteCounts {
 }
 
 impl RouteCounts {
-    /// Those of a rank with this share; `None` where it has no experts, or another rank routes the same tokens.
+    /// Those of a rank with this share; `None` where it has no experts, or another rank always routes the same tokens.
     pub async fn new(
         device: &dyn Device,
         config: &ModelConfig,
@@ -69,7 +69,7 @@ impl RouteCounts {
         let Some(moe) = config.moe.as_ref().filter(|_| !own.is_empty()) else {
             return Ok(None);
         };
-        if placement.tp.me > 0 {
+        if placement.tp.me > 0 && !placement.exchanges_tokens(usize::MAX) {
             return Ok(None);
         }
         let (layers, experts) = (config.num_hidden_layers, moe.num_experts);

@@ -11,7 +11,7 @@ use mpi::datatype::{Partition, PartitionMut};
 use mpi::point_to_point::{Destination as _, Source as _};
 use mpi::topology::{Communicator as _, Group as _, SimpleCommunicator};
 use shardlight::comm::{
-    Collective, CollectiveKind, Communicator, Part, Reduce, communication, host,
+    Collective, CollectiveKind, Communicator, Counted, Part, Reduce, communication, host,
 };
 use shardlight::tensor::Tensor;
 use shardlight::weights::source::LocalFuture;
@@ -97,16 +97,23 @@ impl MpiComm {
                 ),
             ));
         }
-        let input = match (part.input, &collective.input) {
-            (Some(buffer), Some(tensor)) => part.device.read(buffer, 0, tensor.bytes()).await?,
-            _ => Vec::new(),
-        };
         let comm = self.group(&group.ranks)?;
         let mut exchange = Exchange {
             comm: &comm,
             me: group.me,
             rank: self.rank(),
             sent: 0,
+        };
+        if collective.counts.is_some() {
+            let counted = Counted::read(part).await?;
+            let rows = counted.rows(part).await?;
+            let rows = exchange.all_to_all(&rows, &counted.sends, &counted.receives)?;
+            counted.write(part, &rows)?;
+            return Ok(exchange.sent);
+        }
+        let input = match (part.input, &collective.input) {
+            (Some(buffer), Some(tensor)) => part.device.read(buffer, 0, tensor.bytes()).await?,
+            _ => Vec::new(),
         };
         let output = exchange.perform(collective, input)?;
         if let (Some(buffer), Some(_)) = (part.output, &collective.output) {
@@ -201,6 +208,9 @@ impl Exchange<'_> {
                 let step = row(bytes(&collective.output), receives);
                 let receives: Vec<usize> = in_bytes(step, receives);
                 self.all_to_all(&input, &sends, &receives)
+            }
+            CollectiveKind::AllToAllCounted { .. } => {
+                Err(Error::Invalid("an all_to_all_counted has no counts".into()))
             }
             CollectiveKind::Send { to } => {
                 self.count(input.len())?;

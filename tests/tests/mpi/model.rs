@@ -77,6 +77,32 @@ fn logits_have_the_bits_of_ranks_in_one_process() {
 }
 
 #[test]
+fn tokens_go_to_their_experts_in_other_processes() {
+    for (ranks, layout) in [
+        (2, ["--tp", "2", "--ep", "2"]),
+        (4, ["--tp", "4", "--ep", "2"]),
+    ] {
+        let tokens: Vec<String> = (0..23).map(|i| (i * 37 % 1000 + 3).to_string()).collect();
+        let tokens = tokens.join(",");
+        let mut args = vec![
+            "logits",
+            "-m",
+            "builtin:tiny-moe",
+            "--device",
+            "cpu",
+            "--sp",
+        ];
+        args.extend(["--tokens", &tokens]);
+        args.extend(layout);
+        let end = Job::new(ranks, &program("shardlight-mpi"), &args)
+            .run()
+            .ok();
+        assert_eq!(end.stdout.lines().count(), 1024, "{layout:?}");
+        assert!(end.stdout == local(&args), "{layout:?}: other bits");
+    }
+}
+
+#[test]
 fn random_choices_are_the_same_on_all_ranks() {
     // Without a seed each rank would take the time.
     let mut args = vec!["run", "-m", "builtin:tiny", "--device", "cpu", "--json"];
