@@ -42,6 +42,7 @@ pub const KERNELS: &[Source] = &[
     ("exchange_unpack", include_str!("exchange_unpack.wgsl")),
     ("expert_combine", include_str!("expert_combine.wgsl")),
     ("expert_count", include_str!("expert_count.wgsl")),
+    ("expert_nest", include_str!("expert_nest.wgsl")),
     ("expert_order", include_str!("expert_order.wgsl")),
     ("expert_positions", include_str!("expert_positions.wgsl")),
     ("expert_scatter", include_str!("expert_scatter.wgsl")),

@@ -31,6 +31,7 @@ pub mod exchange_rows;
 pub mod exchange_unpack;
 pub mod expert_combine;
 pub mod expert_count;
+pub mod expert_nest;
 pub mod expert_order;
 pub mod expert_positions;
 pub mod expert_scatter;
@@ -122,6 +123,7 @@ pub static KERNELS: &[&Kernel] = &[
     &exchange_unpack::KERNEL,
     &expert_combine::KERNEL,
     &expert_count::KERNEL,
+    &expert_nest::KERNEL,
     &expert_order::KERNEL,
     &expert_positions::KERNEL,
     &expert_scatter::KERNEL,

@@ -331,7 +331,7 @@ impl Recording {
         Ok(y)
     }
 
-    /// Row `p` of `x` times the matrix of `count` in `linear` that `ids` `(P, 1)` names: `(P, N)`.
+    /// Each row of `x` `(T, K)` times the matrices of `count` in `linear` that `ids` `(T, k)` name for it: `(T k, N)`.
     ///
     /// # Errors
     ///
@@ -343,7 +343,8 @@ impl Recording {
         linear: &Linear,
         count: usize,
     ) -> Result<Tensor> {
-        if x.rows() != ids.len() || x.cols() != linear.inputs() {
+        let share = ids.len() / x.rows().max(1);
+        if share == 0 || x.rows() * share != ids.len() || x.cols() != linear.inputs() {
             return Err(Error::Invalid(format!(
                 "matrices by id: x {:?} and ids {:?}, expected {} columns",
                 x.shape,
@@ -353,7 +354,7 @@ impl Recording {
         }
         let all = 0..count;
         let routed = self.ordered(ids, &all)?;
-        self.expert_linear(x, &routed, linear, (&all, count), 1)
+        self.expert_linear(x, &routed, linear, (&all, count), share)
     }
 
     fn ordered(&mut self, ids: &Tensor, held: &Range<usize>) -> Result<Routed> {

@@ -19,6 +19,7 @@ mod loss;
 mod megatron_router;
 mod mlp;
 mod moe;
+mod nested_moe;
 mod noisy_router;
 mod norm;
 mod parallel;
@@ -63,6 +64,7 @@ static OPS: &[&[Op]] = &[
     megatron_router::OPS,
     mlp::OPS,
     moe::OPS,
+    nested_moe::OPS,
     noisy_router::OPS,
     norm::OPS,
     parallel::OPS,

@@ -17,8 +17,24 @@ const GATE: Input = Input::optional("gate.weight", "E F C", "left out: plain blo
 const UP: Input = Input::new("up.weight", "E F C", "");
 const ACTIVATION: Setting = Setting::choice("activation", "silu", NAMES, "of the gate, or of up");
 
-/// Matrices of some experts, one below the other, and their biases.
-async fn layer(c: &Call<'_>, name: &str, held: &Range<usize>) -> Result<Linear> {
+pub(super) const SCORE: Setting = Setting::choice(
+    "score",
+    "softmax",
+    &["softmax", "softmax_of_chosen", "sigmoid"],
+    "what probabilities are made of",
+);
+
+/// The setting `score`.
+pub(super) fn score(c: &Call<'_>) -> Score {
+    match c.settings.choice("score") {
+        "sigmoid" => Score::Sigmoid,
+        "softmax_of_chosen" => Score::SoftmaxOfChosen,
+        _ => Score::Softmax,
+    }
+}
+
+/// Matrices of some experts, `(..., rows, cols)`, one below the other, and their biases.
+pub(super) async fn layer(c: &Call<'_>, name: &str, held: &Range<usize>) -> Result<Linear> {
     let weight = format!("{name}.weight");
     let float;
     let (dtype, array) = match c.array(&weight) {
@@ -28,9 +44,10 @@ async fn layer(c: &Call<'_>, name: &str, held: &Range<usize>) -> Result<Linear> 
             (DType::F32, &float)
         }
     };
-    let expert = array.bytes.len() / array.shape[0];
+    let (all, matrix) = array.shape.split_at(array.shape.len() - 2);
+    let expert = array.bytes.len() / all.iter().product::<usize>();
     let bytes = &array.bytes[held.start * expert..held.end * expert];
-    let shape = [held.len(), array.shape[1], array.shape[2]];
+    let shape = [held.len(), matrix[0], matrix[1]];
     let weights = Weight::of_experts(c.device(), &weight, dtype, shape, bytes).await?;
     let name = format!("{name}.bias");
     let bias = match c.has(&name) {
@@ -44,13 +61,14 @@ async fn layer(c: &Call<'_>, name: &str, held: &Range<usize>) -> Result<Linear> 
     Linear::with_bias(weights, bias)
 }
 
-async fn experts(c: &Call<'_>, held: Range<usize>) -> Result<Experts> {
+/// Those of `count` that are held.
+pub(super) async fn experts(c: &Call<'_>, count: usize, held: Range<usize>) -> Result<Experts> {
     let gate = match c.has("gate.weight") {
         true => Some(layer(c, "gate", &held).await?),
         false => None,
     };
     let layers = [layer(c, "up", &held).await?, layer(c, "down", &held).await?];
-    Experts::new(c.axis("E"), held, gate, layers, chosen(c)).map_err(|e| c.error(e))
+    Experts::new(count, held, gate, layers, chosen(c)).map_err(|e| c.error(e))
 }
 
 const MOE_EXPERTS: Op = Op {
@@ -106,7 +124,7 @@ const MOE_EXPERTS: Op = Op {
                     c.axis("E")
                 )));
             }
-            let mut block = experts(c, first..first + count).await?;
+            let mut block = experts(c, c.axis("E"), first..first + count).await?;
             if let Some(limit) = c.settings.maybe_float("limit") {
                 block = block.with_limit(limit as f32).map_err(|e| c.error(e))?;
             }
@@ -218,12 +236,7 @@ const MOE: Op = Op {
     ],
     settings: &[
         Setting::int("k", 2, "experts of a token"),
-        Setting::choice(
-            "score",
-            "softmax",
-            &["softmax", "softmax_of_chosen", "sigmoid"],
-            "what probabilities are made of",
-        ),
+        SCORE,
         Setting::flag("normalize", true, "divide the k probabilities by their sum"),
         Setting::float("scale", 1.0, "what they are multiplied by"),
         ACTIVATION,
@@ -237,17 +250,13 @@ const MOE: Op = Op {
     record: |c| {
         Box::pin(async move {
             let router = Router {
-                score: match c.settings.choice("score") {
-                    "sigmoid" => Score::Sigmoid,
-                    "softmax_of_chosen" => Score::SoftmaxOfChosen,
-                    _ => Score::Softmax,
-                },
+                score: score(c),
                 k: c.settings.size("k")?,
                 normalize: c.settings.flag("normalize"),
                 scale: c.settings.float("scale") as f32,
                 groups: None,
             };
-            let block = experts(c, 0..c.axis("E")).await?;
+            let block = experts(c, c.axis("E"), 0..c.axis("E")).await?;
             let x = c.tensor("x").await?;
             let weight = Linear::new(c.weight("router.weight").await?);
             let bias = c.optional("router.bias").await?;

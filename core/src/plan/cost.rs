@@ -118,6 +118,11 @@ static RULES: &[Rule] = &[
         Bytes::All,
     ),
     rule("expert_count", Flops::Product(1, &["T", "E"]), Bytes::All),
+    rule(
+        "expert_nest",
+        Flops::Product(1, &["T", "K", "J"]),
+        Bytes::All,
+    ),
     rule("expert_order", Flops::Elements(0), Bytes::All),
     rule(
         "expert_positions",
