@@ -42,16 +42,14 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
 }
 
 fn cpu(d: &CpuDispatch<'_>) {
-    let (inner_k, count) = (d.params.size("J"), d.params.get("E"));
+    let p = d.params;
+    let (inner_k, count) = (p.size("J"), p.get("E"));
+    let pairs = p.size("T") * p.size("K") * inner_k;
     let (outer, outer_probs) = (d.u32(0), d.f32(1));
     let (inner, inner_probs) = (d.u32(2), d.f32(3));
     let (mut experts, mut probs) = (d.write::<u32>(4), d.f32_mut(5));
-    for (i, (expert, prob)) in experts
-        .iter_mut()
-        .zip(probs.iter_mut())
-        .enumerate()
-        .take(inner.len())
-    {
+    let out = experts[..pairs].iter_mut().zip(&mut probs[..pairs]);
+    for (i, (expert, prob)) in out.enumerate() {
         let (e, p) = (outer[i / inner_k], outer_probs[i / inner_k]);
         (*expert, *prob) = match (e, inner[i]) {
             (NOT_A_NUMBER, _) => (NOT_A_NUMBER, p),
