@@ -10,8 +10,8 @@
 #define __CUDACC__ 1
 #define __CUDACC_RTC__ 1
 
-// The linter of C++ may have its own idea of what is inlined.
 #define CUDA_HOST_FN inline __attribute__((always_inline))
+#define CUDA_HOST_EXPORT __attribute__((visibility("default")))
 
 #define __global__
 #define __device__
@@ -102,13 +102,13 @@ CUDA_HOST_FN unsigned lane() { return self()->linear & 31; }
 // nvrtc.cpp adds a line of it for every kernel that it finds.
 #define CUDA_HOST_KERNEL(name, bounds)                                                                      \
     extern "C" {                                                                                            \
-    extern const cuda_host::Kernel cuda_host_kernel_##name;                                                 \
+    extern CUDA_HOST_EXPORT const cuda_host::Kernel cuda_host_kernel_##name;                                \
     const cuda_host::Kernel cuda_host_kernel_##name = {&cuda_host::Entry<&name>::run,                       \
                                                        cuda_host::Entry<&name>::parameters,                 \
                                                        cuda_host::Entry<&name>::count, (unsigned)(bounds)}; \
     }
 extern "C" {
-extern const unsigned cuda_host_abi;
+extern CUDA_HOST_EXPORT const unsigned cuda_host_abi;
 const unsigned cuda_host_abi = cuda_host::ABI;
 }
 

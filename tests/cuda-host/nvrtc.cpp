@@ -273,7 +273,7 @@ Result compile(Program &program, int count, const char *const *options) {
 
     std::vector<std::string> words = {"g++", "-std=c++17", "-O1", "-pipe", "-w", "-fPIC", "-shared", "-fno-exceptions",
                                       "-fno-rtti", "-fno-math-errno", "-fno-asynchronous-unwind-tables", "-nostdlib",
-                                      "-fno-strict-aliasing", "-include", header, "-I" + folder.path};
+                                      "-fno-strict-aliasing", "-fvisibility=hidden", "-fno-gnu-unique", "-include", header, "-I" + folder.path};
 #if defined(__x86_64__)
     // CUDA fuses multiplications and additions; a fixed level, so that a compiled kernel may go to a like machine.
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) words.push_back("-march=x86-64-v3");

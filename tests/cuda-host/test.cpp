@@ -74,6 +74,12 @@ template <class... A> unsigned launch(Handle function, Dim grid, Dim block, A...
     return launch_on((Handle)0, function, grid, block, 0u, arguments...);
 }
 
+std::string message(unsigned code) {
+    const char *text = nullptr;
+    api("cuGetErrorString", code, &text);
+    return text == nullptr ? "" : text;
+}
+
 template <class T> Pointer upload(const std::vector<T> &data) {
     Pointer pointer = 0;
     CHECK(api("cuMemAlloc_v2", &pointer, data.size() * sizeof(T)) == 0);
@@ -82,7 +88,9 @@ template <class T> Pointer upload(const std::vector<T> &data) {
 }
 template <class T> std::vector<T> download(Pointer pointer, size_t count) {
     std::vector<T> data(count);
-    CHECK(api("cuMemcpyDtoH_v2", (void *)data.data(), pointer, count * sizeof(T)) == 0);
+    unsigned error = api("cuMemcpyDtoH_v2", (void *)data.data(), pointer, count * sizeof(T));
+    if (error != 0) fprintf(stderr, "error %u: %s\n", error, message(error).c_str());
+    CHECK(error == 0);
     return data;
 }
 
@@ -92,12 +100,6 @@ void renew() {
     Handle context = 0;
     CHECK(api("cuDevicePrimaryCtxRetain", &context, 0) == 0);
     CHECK(api("cuCtxSetCurrent", context) == 0);
-}
-
-std::string message(unsigned code) {
-    const char *text = nullptr;
-    api("cuGetErrorString", code, &text);
-    return text == nullptr ? "" : text;
 }
 
 void vector_add() {
@@ -158,7 +160,7 @@ void block_reduction() {
 void warps() {
     Handle kernel = function_of(R"(
         extern "C" __global__ void kernel(float *f, unsigned *u, double *d) {
-            unsigned lane = threadIdx.x & 31;
+            unsigned lane = threadIdx.x & 31, active = __activemask();
             float a = lane;
             for (int m = 16; m > 0; m >>= 1) a += __shfl_xor_sync(~0u, a, m);
             f[threadIdx.x] = a;
@@ -175,7 +177,7 @@ void warps() {
             if (lane < 16) u[threadIdx.x * 8 + 6] = __reduce_add_sync(mask, lane);
             else u[threadIdx.x * 8 + 6] = __reduce_add_sync(mask, 2u) + __reduce_add_sync(mask, 1u);
             d[threadIdx.x] = __shfl_sync(~0u, (double)threadIdx.x + 0.25, 5);
-            u[threadIdx.x * 8 + 7] = __activemask();
+            u[threadIdx.x * 8 + 7] = active;
         })");
     Pointer f = upload(std::vector<float>(64)), u = upload(std::vector<unsigned>(512)), d = upload(std::vector<double>(64));
     CHECK(launch(kernel, {1}, {64}, f, u, d) == 0);
@@ -191,7 +193,7 @@ void warps() {
         floats &= hf[i] == 496;
         doubles &= hd[i] == (i < 32 ? 5.25 : 37.25);
     }
-    for (bool one : good) CHECK(one);
+    for (int j = 0; j < 8; j++) check(good[j], ("warp result " + std::to_string(j)).c_str(), __LINE__);
     CHECK(floats && doubles);
 }
 
