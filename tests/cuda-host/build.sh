@@ -1,8 +1,29 @@
 #!/bin/sh
-# Builds the two libraries into a folder: tests/cuda-host/build.sh OUTDIR
+# Builds the two libraries and their test into a folder, unless they are newer than their sources; with `test`, runs it:
+# tests/cuda-host/build.sh OUTDIR [test]
 set -eu
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 cd "$(dirname "$0")"
-flags="-std=c++17 -O2 -fPIC -shared -fvisibility=hidden -Wall -Wextra -static-libstdc++ -static-libgcc -pthread"
-g++ $flags -Wl,-z,nodelete -Wl,-soname,libcuda.so.1 exec.cpp device.cpp memory.cpp stream.cpp module.cpp -o "$out/libcuda.so.1" -ldl
-g++ $flags -Wl,-soname,libnvrtc.so.13 nvrtc.cpp -o "$out/libnvrtc.so.13"
+
+# newer FILE SOURCE…: whether FILE is there and no source, nor this script, is newer.
+newer() {
+    file=$1
+    shift
+    [ -f "$file" ] && [ -z "$(find "$@" build.sh -newer "$file")" ]
+}
+# Other processes may use the old file: the new one takes its place whole.
+build() {
+    file=$1
+    shift
+    g++ -std=c++17 -O2 -Wall -Wextra "$@" -o "$file.new"
+    mv "$file.new" "$file"
+}
+library="-fPIC -shared -fvisibility=hidden -static-libstdc++ -static-libgcc -pthread"
+
+newer "$out/libcuda.so.1" abi.h exec.h exec.cpp driver.h device.cpp memory.cpp stream.cpp module.cpp ||
+    build "$out/libcuda.so.1" $library -Wl,-z,nodelete -Wl,-soname,libcuda.so.1 exec.cpp device.cpp memory.cpp stream.cpp module.cpp -ldl
+newer "$out/libnvrtc.so.13" abi.h host.h nvrtc.cpp ||
+    build "$out/libnvrtc.so.13" $library -Wl,-soname,libnvrtc.so.13 nvrtc.cpp
+newer "$out/test" test.cpp || build "$out/test" test.cpp -ldl
+
+if [ "${2-}" = test ]; then "$out/test" "$out"; fi

@@ -10,14 +10,15 @@
 #define __CUDACC__ 1
 #define __CUDACC_RTC__ 1
 
-#define CUDA_HOST_FN inline __attribute__((always_inline))
+// Not `always_inline`: g++ would take up to four times as long for a kernel that is not faster by as much.
+#define CUDA_HOST_FN inline
 #define CUDA_HOST_EXPORT __attribute__((visibility("default")))
 
 #define __global__
 #define __device__
 #define __host__
 #define __constant__ const
-#define __forceinline__ inline __attribute__((always_inline))
+#define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
