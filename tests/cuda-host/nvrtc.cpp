@@ -5,10 +5,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -241,6 +243,65 @@ int run(std::vector<std::string> words, const std::string &log) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
+// Where a text's beginning ends that other programs may have as well: behind the last namespace that it closes.
+std::size_t prefix_length(const std::string &source) {
+    std::size_t last = source.rfind("\n}  // namespace "), end = last == std::string::npos ? last : source.find('\n', last + 1);
+    return end == std::string::npos || end < 4096 ? 0 : end + 1;
+}
+
+// Beginnings that came twice are compiled once and for all, together with host.h: for generated kernels, that is
+// half of the work. The files go with the process.
+class Prefixes {
+    struct Prefix {
+        unsigned uses = 0;
+        std::string header;  // empty: there is no compiled one
+    };
+    std::mutex lock;
+    std::map<std::string, Prefix> all;
+    // Removed when the process ends; by then nobody compiles.
+    static Folder &folder() {
+        static Folder one;
+        return one;
+    }
+    std::string host;
+
+public:
+    Prefixes() {
+        Folder &f = folder();
+        if (f.path.empty()) return;
+        std::string file = f.file("host.h");
+        if (spill(file, cuda_host_header, (std::size_t)(cuda_host_header_end - cuda_host_header)) &&
+            spill(f.file("abi.h"), cuda_host_abi_header, (std::size_t)(cuda_host_abi_header_end - cuda_host_abi_header)))
+            host = file;
+    }
+
+    // The path of host.h; empty: it could not be written.
+    const std::string &host_header() const { return host; }
+
+    // A compiled header for this beginning and these options; empty: none.
+    std::string header(const std::vector<std::string> &options, const std::string &text) {
+        if (text.empty() || host.empty()) return "";
+        std::string key = text, path, log;
+        for (const std::string &option : options) key += '\0' + option;
+        {
+            std::lock_guard<std::mutex> guard(lock);
+            Prefix &prefix = all[key];
+            if (++prefix.uses != 2) return prefix.header;
+            std::string name = "prefix" + std::to_string(all.size()) + ".h";
+            path = folder().file(name);
+            log = folder().file(name + ".log");
+            folder().file(name + ".gch");
+        }
+        // Meanwhile other threads do without.
+        std::string whole = "#include \"host.h\"\n" + text;
+        std::vector<std::string> words = options;
+        words.insert(words.end(), {"-x", "c++-header", path, "-o", path + ".gch"});
+        if (!spill(path, whole.data(), whole.size()) || run(words, log) != 0) return "";
+        std::lock_guard<std::mutex> guard(lock);
+        return all[key].header = path;
+    }
+};
+
 // ptxas refuses more static shared memory than a block may have; here it is the library's thread-local storage.
 std::size_t shared_bytes(const std::string &image) {
     auto elf = (const Elf64_Ehdr *)image.data();
@@ -257,30 +318,35 @@ Result compile(Program &program, int count, const char *const *options) {
     Options o = read_options(count, options);
     if (!o.error.empty()) return program.log = o.error, INVALID_OPTION;
 
-    Folder folder;
-    if (folder.path.empty()) return BUILTIN_OPERATION_FAILURE;
-    // In the log, the program is called as it was named: the file's name is not.
-    std::string header = folder.file("host.h"), abi = folder.file("abi.h"), input = folder.file("kernel.cpp");
-    std::string library = folder.file("kernel.so"), log = folder.file("log");
-    std::string text = "#line 1 \"" + program.name + "\"\n" + with_dynamic_shared(program.source) +
-                       "\n#line 1 \"kernels\"" + describe_kernels(program.source) + "\n";
-    bool written = spill(header, cuda_host_header, (std::size_t)(cuda_host_header_end - cuda_host_header)) &&
-                   spill(abi, cuda_host_abi_header, (std::size_t)(cuda_host_abi_header_end - cuda_host_abi_header)) &&
-                   spill(input, text.data(), text.size());
-    for (auto &[name, body] : program.headers)
-        written = written && name.find('/') == std::string::npos && spill(folder.file(name), body.data(), body.size());
-    if (!written) return BUILTIN_OPERATION_FAILURE;
-
-    std::vector<std::string> words = {"g++", "-std=c++17", "-O1", "-pipe", "-w", "-fPIC", "-shared", "-fno-exceptions",
-                                      "-fno-rtti", "-fno-math-errno", "-fno-asynchronous-unwind-tables", "-nostdlib",
-                                      "-fno-strict-aliasing", "-fvisibility=hidden", "-fno-gnu-unique", "-include", header, "-I" + folder.path};
+    std::vector<std::string> words = {"g++", "-std=c++17", "-O1", "-pipe", "-w", "-fPIC", "-fno-exceptions", "-fno-rtti",
+                                      "-fno-math-errno", "-fno-asynchronous-unwind-tables", "-fno-strict-aliasing",
+                                      "-fvisibility=hidden", "-fno-gnu-unique"};
 #if defined(__x86_64__)
     // CUDA fuses multiplications and additions; a fixed level, so that a compiled kernel may go to a like machine.
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) words.push_back("-march=x86-64-v3");
 #endif
     words.push_back(o.fmad ? "-ffp-contract=fast" : "-ffp-contract=off");
     words.insert(words.end(), o.for_gcc.begin(), o.for_gcc.end());
-    words.insert(words.end(), {input, "-o", library, "-Wl,--build-id=none", "-Wl,--as-needed", "-lm", "-lgcc"});
+
+    std::string source = with_dynamic_shared(program.source);
+    static Prefixes *prefixes = new Prefixes;
+    std::size_t common = program.headers.empty() ? prefix_length(source) : 0;
+    std::string header = prefixes->header(words, source.substr(0, common));
+    if (header.empty()) common = 0, header = prefixes->host_header();
+    auto line = std::count(source.begin(), source.begin() + (std::ptrdiff_t)common, '\n') + 1;
+
+    Folder folder;
+    if (folder.path.empty() || header.empty()) return BUILTIN_OPERATION_FAILURE;
+    // In the log, the program is called as it was named.
+    std::string input = folder.file("kernel.cpp"), library = folder.file("kernel.so"), log = folder.file("log");
+    std::string text = "#line " + std::to_string(line) + " \"" + program.name + "\"\n" + source.substr(common) +
+                       "\n#line 1 \"kernels\"" + describe_kernels(program.source) + "\n";
+    bool written = spill(input, text.data(), text.size());
+    for (auto &[name, body] : program.headers)
+        written = written && name.find('/') == std::string::npos && spill(folder.file(name), body.data(), body.size());
+    if (!written) return BUILTIN_OPERATION_FAILURE;
+    words.insert(words.end(), {"-shared", "-nostdlib", "-include", header, "-I" + folder.path, input, "-o", library,
+                               "-Wl,--build-id=none", "-Wl,--as-needed", "-lm", "-lgcc"});
     int status = run(words, log);
     program.log = slurp(log);
     if (status == 127) program.log += "nvrtc: error: g++ cannot be started; please install it\n";
