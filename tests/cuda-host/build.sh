@@ -20,10 +20,10 @@ build() {
 }
 library="-fPIC -shared -fvisibility=hidden -static-libstdc++ -static-libgcc -pthread"
 
-newer "$out/libcuda.so.1" abi.h exec.h exec.cpp driver.h device.cpp memory.cpp stream.cpp module.cpp ||
-    build "$out/libcuda.so.1" $library -Wl,-z,nodelete -Wl,-soname,libcuda.so.1 exec.cpp device.cpp memory.cpp stream.cpp module.cpp -ldl
-newer "$out/libnvrtc.so.13" abi.h host.h nvrtc.cpp ||
-    build "$out/libnvrtc.so.13" $library -Wl,-soname,libnvrtc.so.13 nvrtc.cpp
+newer "$out/libcuda.so.1" abi.h exec.h exec.cpp runner.h runner.cpp driver.h device.cpp memory.cpp stream.cpp module.cpp ||
+    build "$out/libcuda.so.1" $library -Wl,-z,nodelete -Wl,-soname,libcuda.so.1 exec.cpp runner.cpp device.cpp memory.cpp stream.cpp module.cpp -ldl
+newer "$out/libnvrtc.so.13" abi.h host.h nvrtc.cpp source.h source.cpp ||
+    build "$out/libnvrtc.so.13" $library -Wl,-soname,libnvrtc.so.13 nvrtc.cpp source.cpp
 newer "$out/test" test.cpp || build "$out/test" test.cpp -ldl
 
 if [ "${2-}" = test ]; then "$out/test" "$out"; fi
