@@ -24,6 +24,7 @@ const MIXTURES: &[&str] = &[
     "olmoe",
     "granite_moe",
     "gpt_oss",
+    "gpt_oss_mxfp4",
     "deepseek_v2",
 ];
 
@@ -122,7 +123,7 @@ fn a_cache_of_a_quarter_of_the_experts_gives_the_same_bits() {
 #[test]
 fn ranks_page_their_own_experts() {
     for device in devices() {
-        for name in ["mixtral", "gpt_oss", "deepseek_v2"] {
+        for name in ["mixtral", "gpt_oss", "gpt_oss_mxfp4", "deepseek_v2"] {
             let case = json(data().join("families").join(name).join("case.json"));
             let prompt = ids(&case["tokens"]);
             let folder = data().join("families").join(name);

@@ -116,6 +116,7 @@ fn every_family_gives_the_recorded_logits() {
         "olmoe",
         "granite_moe",
         "gpt_oss",
+        "gpt_oss_mxfp4",
         "deepseek_v2",
     ];
     for device in devices() {

@@ -54,6 +54,7 @@ const MIXTURES: &[&str] = &[
     "olmoe",
     "granite_moe",
     "gpt_oss",
+    "gpt_oss_mxfp4",
     "deepseek_v2",
 ];
 

@@ -32,6 +32,23 @@ pub static FAMILY: Family = Family {
                 "model.layers.{}.mlp.experts.gate_up_proj_bias",
                 "blk.{}.ffn_gate_up_exps.bias",
             ),
+            // Two tensors of bytes as one, `weights::mxfp4`; here gate's rows come first, then up's.
+            (
+                "model.layers.{}.mlp.experts.gate_up_proj_blocks",
+                "blk.{}.ffn_gate_up_exps.weight",
+            ),
+            (
+                "model.layers.{}.mlp.experts.gate_up_proj_scales",
+                "blk.{}.ffn_gate_up_exps.scales",
+            ),
+            (
+                "model.layers.{}.mlp.experts.down_proj_blocks",
+                "blk.{}.ffn_down_exps.weight",
+            ),
+            (
+                "model.layers.{}.mlp.experts.down_proj_scales",
+                "blk.{}.ffn_down_exps.scales",
+            ),
             (
                 "model.layers.{}.mlp.experts.down_proj",
                 "blk.{}.ffn_down_exps.transposed",

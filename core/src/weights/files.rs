@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::gguf::{GgufHeader, Metadata};
 use super::safetensors::{SafetensorsHeader, SafetensorsIndex};
 use super::source::{LocalFuture, check_range};
-use super::{FileKind, TensorInfo, WeightSource};
+use super::{FileKind, TensorInfo, WeightSource, mxfp4};
 use crate::chat::ChatTemplate;
 use crate::models::{self, ModelConfig};
 use crate::tokenizer::{Tokenizer, TokenizerData};
@@ -22,6 +22,8 @@ pub struct ModelFiles {
     name: String,
     sources: Vec<Rc<dyn WeightSource>>,
     tensors: BTreeMap<String, TensorInfo>,
+    /// Why other tensors cannot be used.
+    unusable: BTreeMap<String, String>,
     /// Shapes and constants of the model.
     pub config: ModelConfig,
     /// The tokenizer, if the files have one.
@@ -55,6 +57,7 @@ impl ModelFiles {
             name: name.to_string(),
             sources: vec![Rc::new(NoBytes(name.to_string()))],
             tensors: tensors.into_iter().map(|t| (t.name.clone(), t)).collect(),
+            unusable: BTreeMap::new(),
             config,
             tokenizer: None,
             template: None,
@@ -77,6 +80,7 @@ impl ModelFiles {
             name: source.name().to_string(),
             sources: vec![source],
             tensors,
+            unusable: BTreeMap::new(),
             config,
             tokenizer,
             template,
@@ -94,9 +98,10 @@ impl ModelFiles {
             ))
         })?;
         let json = json(config_file).await?;
-        let (sources, header) = weights(files).await?;
+        let (mut sources, header) = weights(files).await?;
         let (config, family) = models::config_from_json(config_file.name(), &json)?;
-        let mut tensors = BTreeMap::new();
+        let packed = mxfp4::pair(&header, family, &mut sources)?;
+        let mut tensors: BTreeMap<_, _> = packed.into_iter().map(|t| (t.name.clone(), t)).collect();
         for mut tensor in header.tensors {
             // One set of names inside: GGUF's.
             if let Some(name) = family.gguf_name(&tensor.name) {
@@ -104,6 +109,9 @@ impl ModelFiles {
             }
             tensors.insert(tensor.name.clone(), tensor);
         }
+        let unusable = (header.unusable.into_iter())
+            .filter_map(|(name, reason)| Some((family.gguf_name(&name)?, reason)))
+            .collect();
         let tokenizer_config = match files.find("tokenizer_config.json") {
             Some(file) => Some((file, text(file).await?)),
             None => None,
@@ -138,6 +146,7 @@ impl ModelFiles {
             name: if name.is_empty() { "model" } else { name }.to_string(),
             sources,
             tensors,
+            unusable,
             config,
             tokenizer,
             template: template.as_deref().map(ChatTemplate::new).transpose()?,
@@ -176,6 +185,12 @@ impl ModelFiles {
 
     fn find(&self, name: &str) -> Result<&TensorInfo> {
         self.tensors.get(name).ok_or_else(|| {
+            if let Some(reason) = self.unusable.get(name) {
+                return Error::Unsupported {
+                    what: format!("{}: {name}: {reason}", self.name),
+                    supported: SafetensorsHeader::SUPPORTED.into(),
+                };
+            }
             let there = self.tensors.len();
             Error::format(
                 format_args!("{}: {name}", self.name),

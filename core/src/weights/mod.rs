@@ -10,6 +10,7 @@ pub mod file_kind;
 mod files;
 pub mod gguf;
 mod load;
+mod mxfp4;
 pub mod planar;
 pub mod safetensors;
 pub mod source;

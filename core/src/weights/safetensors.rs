@@ -36,9 +36,24 @@ pub struct SafetensorsHeader {
     pub tensors: Vec<TensorInfo>,
     /// The others, with the reason: they are an error only when a model asks for them.
     pub unusable: BTreeMap<String, String>,
+    /// Of these the tensors of bytes.
+    pub(super) bytes: BTreeMap<String, ByteTensor>,
+}
+
+/// Where a tensor of type U8 lies.
+#[derive(Clone, Debug)]
+pub(super) struct ByteTensor {
+    pub(super) shape: Vec<usize>,
+    /// First byte, counted from the start of its file.
+    pub(super) offset: u64,
+    /// Which file of the model.
+    pub(super) file: usize,
 }
 
 impl SafetensorsHeader {
+    /// What tensors can be used.
+    pub(super) const SUPPORTED: &str = "f32, f16, bf16 with at least one element";
+
     /// Reads the header of `source`; tensor data is not read. `file` is stored in each
     /// [`TensorInfo`].
     ///
@@ -89,7 +104,7 @@ impl SafetensorsHeader {
         match self.unusable.get(name) {
             Some(reason) => Err(Error::Unsupported {
                 what: format!("{}: tensor {}: {reason}", self.place, shown(name)),
-                supported: "f32, f16, bf16 with at least one element".into(),
+                supported: SafetensorsHeader::SUPPORTED.into(),
             }),
             None => Err(Error::format(
                 &self.place,
@@ -308,6 +323,14 @@ impl RawHeader {
                 .iter()
                 .map(|&d| usize::try_from(d).ok())
                 .collect();
+            if let (Some(Dtype::U8), Some(shape)) = (entry.dtype(), &shape) {
+                let tensor = ByteTensor {
+                    shape: shape.clone(),
+                    offset: start + entry.data_offsets.0,
+                    file,
+                };
+                header.bytes.insert(name.clone(), tensor);
+            }
             let reason = match (dtype, shape) {
                 (None, _) => format!("has type {}", shown(&entry.dtype)),
                 (_, None) => format!("has shape {:?}", entry.shape.0),
@@ -430,6 +453,7 @@ impl SafetensorsIndex {
             all.metadata.extend(header.metadata);
             all.tensors.extend(header.tensors);
             all.unusable.extend(header.unusable);
+            all.bytes.extend(header.bytes);
         }
         match self.tensors.iter().find(|(name, _)| !seen.contains(*name)) {
             None => Ok(all),
