@@ -239,8 +239,8 @@ void Runner::exited(Lane *lane) {
 }
 
 static int barrier(Thread *thread, unsigned line, Vote vote, int predicate) {
-    Runner &r = *runner;
     Lane *lane = (Lane *)thread;
+    Runner &r = *lane->runner;
     lane->state = AT_BARRIER;
     lane->line = line;
     lane->vote = vote;
@@ -257,8 +257,8 @@ static int barrier(Thread *thread, unsigned line, Vote vote, int predicate) {
 }
 
 static unsigned long long collect(Thread *thread, Collective what, unsigned mask, unsigned long long value, unsigned source) {
-    Runner &r = *runner;
     Lane *lane = (Lane *)thread;
+    Runner &r = *lane->runner;
     Warp &warp = r.warp_of(lane);
     if ((mask & Runner::bit(lane)) == 0) {
         r.stop(LAUNCH_FAILED, "the mask of a warp function lacks the lane that calls it");
@@ -281,7 +281,7 @@ static unsigned long long collect(Thread *thread, Collective what, unsigned mask
 }
 
 // Which lanes are on the same path is not known; those that have not exited might be.
-static unsigned active(Thread *thread) { return runner->warp_of((Lane *)thread).live; }
+static unsigned active(Thread *thread) { return ((Lane *)thread)->runner->warp_of((Lane *)thread).live; }
 
 static void fail(Thread *, Failure failure, const char *what, unsigned line) {
     std::string place = std::string(what) + ", line " + std::to_string(line);
@@ -322,8 +322,10 @@ void Runner::run_block(const Launch &l, Index block) {
     for (unsigned i = 0; i < count; i++) {
         Lane &lane = lanes[i];
         (Thread &)lane = {at, block, l.block, l.grid, i, dynamic, barrier, collect, active, fail};
+        lane.runner = this;
         lane.state = FRESH;
         lane.stack = nullptr;
+        lane.saved = nullptr;
         if (++at.x == l.block.x) {
             at.x = 0;
             if (++at.y == l.block.y) at.y = 0, at.z++;

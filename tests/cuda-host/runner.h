@@ -19,7 +19,10 @@ constexpr unsigned WARP = 32, MAX_THREADS = 1024, WARPS = MAX_THREADS / WARP;
 
 enum State { FRESH, RUNNING, READY, AT_BARRIER, IN_WARP, EXITED };
 
+struct Runner;
+
 struct Lane : Thread {
+    Runner *runner;
     State state;
     char *stack;  // its lowest byte; null: none
     void *saved;  // stack pointer while it does not run
@@ -62,7 +65,13 @@ struct Runner {
         if (warp.ready == 0) return nullptr;
         unsigned n = (unsigned)__builtin_ctz(warp.ready);
         warp.ready &= warp.ready - 1;
-        return &lanes[(&warp - warps) * WARP + n];
+        Lane *first = &lanes[(&warp - warps) * WARP];
+        // Stacks of many threads do not fit into the nearest cache: fetch the one that comes after this one.
+        if (warp.ready != 0) {
+            auto saved = (const char *)first[__builtin_ctz(warp.ready)].saved;
+            for (int line = 0; line < 4; line++) __builtin_prefetch(saved + line * 64);
+        }
+        return &first[n];
     }
 
     char *new_stack();
