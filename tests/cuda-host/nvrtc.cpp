@@ -175,6 +175,7 @@ class Prefixes {
     };
     std::mutex lock;
     std::map<std::string, Prefix> all;
+    unsigned made = 0;
     // Removed when the process ends; by then nobody compiles.
     static Folder &folder() {
         static Folder one;
@@ -204,7 +205,7 @@ public:
             std::lock_guard<std::mutex> guard(lock);
             Prefix &prefix = all[key];
             if (++prefix.uses != 2) return prefix.header;
-            std::string name = "prefix" + std::to_string(all.size()) + ".h";
+            std::string name = "prefix" + std::to_string(made++) + ".h";
             path = folder().file(name);
             log = folder().file(name + ".log");
             folder().file(name + ".gch");

@@ -428,14 +428,17 @@ void compiler() {
     CHECK(error == 6 && last_log.find("too much shared data") != std::string::npos);
     CHECK(compile("extern \"C\" __global__ void kernel() {}", &error, {"-arch", "compute_80"}).empty() && error == 0);
     // Programs that begin alike are compiled on top of what they have in common; lines keep their numbers.
-    std::string common = "namespace some {\n" + std::string(5000, '\n') + "inline int seven() { return 7; }\n}  // namespace some\n";
-    for (int i = 0; i < 3; i++) {
-        Handle kernel = function_of(common + "extern \"C\" __global__ void kernel(int *p) { *p = some::seven() + " + std::to_string(i) + "; }");
+    auto common = [](int n) {
+        return "namespace some {\n" + std::string(5000, '\n') + "inline int number() { return " + std::to_string(n) + "; }\n}  // namespace some\n";
+    };
+    for (int i = 0; i < 8; i++) {
+        int n = i % 2;
+        Handle kernel = function_of(common(n) + "extern \"C\" __global__ void kernel(int *p) { *p = some::number() + " + std::to_string(10 * i) + "; }");
         Pointer p = upload(std::vector<int>(1));
-        CHECK(launch(kernel, {1}, {1}, p) == 0 && download<int>(p, 1)[0] == 7 + i);
-        CHECK(compile(common + "int a = missing;", &error).empty() && error == 6);
-        CHECK(last_log.find("test.cu:5004") != std::string::npos);
+        CHECK(launch(kernel, {1}, {1}, p) == 0 && download<int>(p, 1)[0] == n + 10 * i);
     }
+    CHECK(compile(common(0) + "int a = missing;", &error).empty() && error == 6);
+    CHECK(last_log.find("test.cu:5004") != std::string::npos);
     Handle module = 0;
     CHECK(api("cuModuleLoadData", &module, (const void *)".version 9.0\n") == 218);
     CHECK(api("cuModuleLoadData", &module, (const void *)"what is this?") == 200);
