@@ -243,6 +243,24 @@ impl Body<'_> {
                 Length::Runtime(name) => Ok(name),
                 Length::Known(n) => Ok(format!("{n}u")),
             },
+            Expression::CooperativeLoad { role, data, .. } => {
+                let Some(scalar) = Writer::scalar_of(self.inner(handle)) else {
+                    return unsupported("a cooperative matrix of no numbers");
+                };
+                Ok(format!(
+                    "wgsl::coop_load<{}, wgsl::COOP_{role:?}, {}>(&{}, {})",
+                    self.writer.inner_name(&TypeInner::Scalar(scalar))?,
+                    data.row_major,
+                    self.place(data.pointer)?,
+                    self.expression(data.stride)?
+                ))
+            }
+            Expression::CooperativeMultiplyAdd { a, b, c } => Ok(format!(
+                "wgsl::coop_multiply_add({}, {}, {})",
+                self.expression(*a)?,
+                self.expression(*b)?,
+                self.expression(*c)?
+            )),
             other => unsupported(format!("expression {other:?}")),
         }
     }
@@ -480,7 +498,12 @@ impl Body<'_> {
             Op::ShiftLeft => ("shl", "<<"),
             Op::ShiftRight => ("shr", ">>"),
         };
-        let matrices = [l_inner, r_inner].map(|i| matches!(i, TypeInner::Matrix { .. }));
+        let matrices = [l_inner, r_inner].map(|i| {
+            matches!(
+                i,
+                TypeInner::Matrix { .. } | TypeInner::CooperativeMatrix { .. }
+            )
+        });
         let scalars = [l_inner, r_inner].map(|i| matches!(i, TypeInner::Scalar(_)));
         if op == Op::Multiply && matrices != [false; 2] {
             let scaled = scalars != [false; 2];

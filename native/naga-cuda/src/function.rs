@@ -157,7 +157,13 @@ impl<'a> Body<'a> {
 
     fn emit(&mut self, handle: Handle<Expression>) -> Result<()> {
         let is_pointer = self.inner(handle).pointer_space().is_some();
-        let read = matches!(self.function.expressions[handle], Expression::Load { .. });
+        // What reads memory or works across a warp happens here, once.
+        let read = matches!(
+            self.function.expressions[handle],
+            Expression::Load { .. }
+                | Expression::CooperativeLoad { .. }
+                | Expression::CooperativeMultiplyAdd { .. }
+        );
         let used = self.info[handle].ref_count;
         let given = self.function.named_expressions.contains_key(&handle);
         if !is_pointer && used > 0 && (read || given || used > 1) {
@@ -336,6 +342,14 @@ impl<'a> Body<'a> {
             } => {
                 let call = self.collective(*op, *collective_op, *argument)?;
                 self.name(*result, &call)?;
+            }
+            Statement::CooperativeStore { target, data } => {
+                let (value, stride) = (self.expression(*target)?, self.expression(data.stride)?);
+                let place = self.place(data.pointer)?;
+                let row_major = data.row_major;
+                self.line(format_args!(
+                    "wgsl::coop_store<{row_major}>({value}, &{place}, {stride});"
+                ))?;
             }
             other => return unsupported(format!("statement {other:?}")),
         }

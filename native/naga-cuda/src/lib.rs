@@ -25,8 +25,10 @@
 //! modulo the width, conversions saturate, `workgroup` variables start as zeros, vectors, matrices and structs lie as
 //! WGSL lays them out. Subgroups are warps: the caller makes sure that the device has warps of
 //! [`SUBGROUP_SIZE`] lanes. As WGSL demands, barriers and subgroup operations must be in uniform control flow.
+//! Cooperative matrices (naga's extension) of 16 x 16 elements with f16 factors run on tensor cores.
 //!
-//! Not there: images, samplers, ray queries, binding arrays, immediates, cooperative matrices, and stages other than compute.
+//! Not there: images, samplers, ray queries, binding arrays, immediates, other cooperative matrices, and stages other
+//! than compute.
 
 mod expression;
 mod function;

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use naga::{AddressSpace, ArraySize, Handle, Scalar, ScalarKind, StorageAccess, Type, TypeInner};
+use naga::{
+    AddressSpace, ArraySize, CooperativeRole, CooperativeSize, Handle, Scalar, ScalarKind,
+    StorageAccess, Type, TypeInner,
+};
 
 use crate::writer::Writer;
 use crate::{Result, unsupported};
@@ -83,6 +86,18 @@ impl Writer<'_> {
                     columns as u8,
                     rows as u8
                 )
+            }
+            TypeInner::CooperativeMatrix {
+                columns: CooperativeSize::Sixteen,
+                rows: CooperativeSize::Sixteen,
+                scalar: s,
+                role,
+            } => {
+                // Tensor cores round f32 factors.
+                if role != CooperativeRole::C && s != Scalar::F16 {
+                    return unsupported(format!("a cooperative matrix {role:?} of {s:?}"));
+                }
+                format!("wgsl::coop<{}, wgsl::COOP_{role:?}>", scalar(s)?)
             }
             TypeInner::Array {
                 base,

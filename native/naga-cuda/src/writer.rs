@@ -14,6 +14,7 @@ use crate::types::{is_read_only, plain};
 use crate::{Binding, Error, Options, Output, Result, SUBGROUP_SIZE, Space, unsupported};
 
 const PRELUDE: &str = include_str!("prelude.cuh");
+const COOPERATIVE: &str = include_str!("cooperative.cuh");
 
 /// What all parts of the text are written from.
 pub(crate) struct Writer<'a> {
@@ -116,6 +117,17 @@ impl Writer<'_> {
             writeln!(out, "#define WGSL_SIZE_{axis} {n}u")?;
         }
         writeln!(out, "{PRELUDE}")?;
+        let types = &self.module.types;
+        let cooperative = |ty: &Type| matches!(ty.inner, TypeInner::CooperativeMatrix { .. });
+        if types.iter().any(|(_, ty)| cooperative(ty)) {
+            if !self.threads.is_multiple_of(SUBGROUP_SIZE) {
+                return unsupported(format!(
+                    "a cooperative matrix of {} invocations",
+                    self.threads
+                ));
+            }
+            writeln!(out, "{COOPERATIVE}")?;
+        }
         write!(out, "{}", self.structs()?)?;
         for (handle, constant) in self.module.constants.iter() {
             if matches!(
@@ -262,7 +274,9 @@ impl Writer<'_> {
     pub(crate) fn scalar_of(inner: &TypeInner) -> Option<Scalar> {
         match *inner {
             TypeInner::Scalar(s) | TypeInner::Atomic(s) => Some(s),
-            TypeInner::Vector { scalar, .. } | TypeInner::Matrix { scalar, .. } => Some(scalar),
+            TypeInner::Vector { scalar, .. }
+            | TypeInner::Matrix { scalar, .. }
+            | TypeInner::CooperativeMatrix { scalar, .. } => Some(scalar),
             TypeInner::ValuePointer { scalar, .. } => Some(scalar),
             _ => None,
         }

@@ -183,3 +183,35 @@ fn names_of_cplusplus_and_unicode_do_no_harm() {
     assert!(text.contains("i32 float_l0 = 1;"), "{text}");
     assert!(text.is_ascii(), "{text}");
 }
+
+#[test]
+fn cooperative_matrices_are_loaded_once() {
+    let wgsl = "
+        enable f16;
+        enable wgpu_cooperative_matrix;
+        @group(0) @binding(0) var<storage, read> a: array<f16>;
+        @group(0) @binding(1) var<storage, read> b: array<f16>;
+        @group(0) @binding(2) var<storage, read_write> c: array<f32>;
+        @compute @workgroup_size(32) fn main() {
+            let x = coopLoadT<coop_mat16x16<f16, A>>(&a[0], 16u);
+            let y = coopLoad<coop_mat16x16<f16, B>>(&b[0], 16u);
+            var sum = coopLoadT<coop_mat16x16<f32, C>>(&c[0], 16u);
+            sum = coopMultiplyAdd(x, y, sum);
+            coopStoreT(sum, &c[0], 16u);
+        }";
+    let options = Options {
+        bounds: BoundsPolicy::Unchecked,
+        ..Options::new("main")
+    };
+    let text = program(wgsl, &options);
+    for line in [
+        "const wgsl::coop<wgsl::f16, wgsl::COOP_A> x_e3 = wgsl::coop_load<wgsl::f16, wgsl::COOP_A, true>(&a_g0[0u], 16u);",
+        "wgsl::coop_load<wgsl::f16, wgsl::COOP_B, false>(&b_g1[0u], 16u);",
+        "wgsl::coop_store<true>(_e15, &c_g2[0u], 16u);",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    let fewer = wgsl.replace("@workgroup_size(32)", "@workgroup_size(48)");
+    let e = written(&fewer, &options).expect_err("48 is no multiple of 32");
+    assert!(e.to_string().contains("48 invocations"), "{e}");
+}
