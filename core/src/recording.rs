@@ -9,8 +9,8 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::comm::{Collective, Placement};
-use crate::device::Buffer;
-use crate::kernels::{Kernel, Params, expert_count};
+use crate::device::{Buffer, Limits};
+use crate::kernels::{Kernel, Params, Variant, expert_count};
 use crate::tensor::{Storage, Tensor};
 use crate::weights::source::LocalFuture;
 use crate::{DType, Error, Result};
@@ -26,6 +26,62 @@ pub struct Dispatch {
     pub bindings: Vec<Option<Tensor>>,
     /// Name of the variant to run; `None` for the device's first choice.
     pub variant: Option<&'static str>,
+}
+
+impl Dispatch {
+    /// The variant that a device with these limits runs.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there is none.
+    pub fn choose(&self, limits: &Limits) -> std::result::Result<Variant, String> {
+        let mut variants = (self.kernel.variants)(&self.params, limits).into_iter();
+        let found = match self.variant {
+            Some(name) => variants.find(|v| v.name == name),
+            None => variants.next(),
+        };
+        let name = self.kernel.name;
+        let found = found.ok_or_else(|| {
+            let variant = self.variant.unwrap_or("any");
+            format!("{name}: no variant {variant} here")
+        })?;
+        let most = limits.max_workgroups;
+        match found.workgroups.iter().all(|n| *n <= most) {
+            true => Ok(found),
+            false => Err(format!(
+                "{name}: {:?} workgroups, the device allows {most} in a dimension",
+                found.workgroups
+            )),
+        }
+    }
+}
+
+/// Uniform arguments of dispatches, one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PackedArgs {
+    /// All of them.
+    pub bytes: Vec<u8>,
+    /// Offset and size of each dispatch's, if it has some.
+    pub places: Vec<Option<(u64, u64)>>,
+}
+
+impl PackedArgs {
+    /// Those of `dispatches`, at multiples of `align` bytes.
+    pub fn new(dispatches: &[&Dispatch], align: usize) -> Self {
+        let mut packed = PackedArgs::default();
+        for dispatch in dispatches {
+            if dispatch.kernel.uniforms.is_empty() {
+                packed.places.push(None);
+                continue;
+            }
+            let start = packed.bytes.len().next_multiple_of(align);
+            packed.bytes.resize(start, 0);
+            let args = dispatch.kernel.args(&dispatch.params);
+            packed.places.push(Some((start as u64, args.len() as u64)));
+            packed.bytes.extend_from_slice(&args);
+        }
+        packed
+    }
 }
 
 /// One entry of a recording.

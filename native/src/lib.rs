@@ -6,6 +6,7 @@
 mod answer;
 mod cli;
 mod commands;
+pub mod cuda;
 mod exit;
 mod experts;
 mod interrupt;
@@ -28,6 +29,7 @@ use cli::{Cli, Command};
 /// The command `shardlight`.
 pub fn main() -> ExitCode {
     exit::install_panic_hook();
+    shardlight::device::register(&cuda::BACKEND);
     exit::report(run(Cli::parse()))
 }
 

@@ -1,5 +1,6 @@
 //! What the tests share: devices to test on, model files, recorded results.
 
+pub mod conformance;
 pub mod golden;
 
 use std::path::{Path, PathBuf};

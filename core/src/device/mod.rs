@@ -6,7 +6,7 @@ mod select;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
-pub use select::{DeviceChoice, list, open, open_with_reason};
+pub use select::{Backend, DeviceChoice, flags, list, open, open_with_reason, register};
 
 use std::any::Any;
 use std::fmt;
@@ -67,7 +67,7 @@ pub enum Layout {
 pub struct DeviceInfo {
     /// Name, as the driver gives it.
     pub name: String,
-    /// `cpu`, `vulkan`, `metal`, `dx12`, `webgpu`.
+    /// `cpu`, `vulkan`, `metal`, `dx12`, `webgpu`, `cuda`.
     pub backend: String,
     /// Kind of hardware.
     pub kind: DeviceKind,

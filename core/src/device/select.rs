@@ -1,8 +1,10 @@
 //! Which device a run uses: what `--device` says, and what `auto` makes of the machine.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use super::cpu::CpuDevice;
 use super::{Device, DeviceInfo, DeviceKind};
@@ -22,6 +24,43 @@ pub enum DeviceChoice {
     GpuNumber(usize),
     /// The best adapter of a backend: `vulkan`, `metal`, `dx12`, `webgpu`.
     Backend(String),
+    /// A device by its number in a backend that was [registered](register): `cuda`, `cuda:1`.
+    Registered(String, usize),
+}
+
+/// Devices that this crate does not know; a program adds them by [`register`].
+pub trait Backend: Sync {
+    /// What `--device` calls it, and the `backend` of its devices.
+    fn name(&self) -> &'static str;
+
+    /// Its devices by number; `auto` takes the first one before every other GPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] with the reason why there are none.
+    fn list(&self) -> Result<Vec<DeviceInfo>>;
+
+    /// Opens one of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`].
+    fn open(&self, number: usize) -> Result<Rc<dyn Device>>;
+}
+
+static REGISTERED: Mutex<Vec<&'static dyn Backend>> = Mutex::new(Vec::new());
+
+/// Adds a backend for the whole process. One of the same name stays.
+pub fn register(backend: &'static dyn Backend) {
+    let mut all = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.iter().all(|b| b.name() != backend.name()) {
+        all.push(backend);
+    }
+}
+
+fn registered() -> Vec<&'static dyn Backend> {
+    let all = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    all.clone()
 }
 
 /// Backends that `--device` knows by name.
@@ -38,6 +77,11 @@ impl FromStr for DeviceChoice {
 
     fn from_str(text: &str) -> Result<Self> {
         let number = text.strip_prefix("gpu:").map(str::parse);
+        let added: Vec<&str> = registered().iter().map(|b| b.name()).collect();
+        let (name, which) = text.split_once(':').unwrap_or((text, "0"));
+        if let (true, Ok(number)) = (added.contains(&name), which.parse()) {
+            return Ok(DeviceChoice::Registered(name.to_string(), number));
+        }
         Ok(match (text, number) {
             ("auto", _) => DeviceChoice::Auto,
             ("cpu", _) => DeviceChoice::Cpu,
@@ -47,7 +91,10 @@ impl FromStr for DeviceChoice {
             _ => {
                 return Err(Error::Unsupported {
                     what: format!("device {text:?}"),
-                    supported: format!("auto, cpu, gpu, gpu:N, {}", BACKENDS.join(", ")),
+                    supported: format!(
+                        "auto, cpu, gpu, gpu:N, {}",
+                        [BACKENDS, &added].concat().join(", ")
+                    ),
                 });
             }
         })
@@ -61,7 +108,8 @@ impl fmt::Display for DeviceChoice {
             DeviceChoice::Cpu => f.write_str("cpu"),
             DeviceChoice::Gpu => f.write_str("gpu"),
             DeviceChoice::GpuNumber(n) => write!(f, "gpu:{n}"),
-            DeviceChoice::Backend(name) => f.write_str(name),
+            DeviceChoice::Backend(name) | DeviceChoice::Registered(name, 0) => f.write_str(name),
+            DeviceChoice::Registered(name, n) => write!(f, "{name}:{n}"),
         }
     }
 }
@@ -86,6 +134,15 @@ impl DeviceChoice {
                 find(&|d| d.backend == *name),
                 format!("no adapter with the backend {name}"),
             ),
+            DeviceChoice::Registered(name, n) => (
+                devices
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, d)| d.backend == *name)
+                    .nth(*n)
+                    .map(|(i, _)| i),
+                format!("no device {n} of the backend {name}"),
+            ),
         };
         found.ok_or_else(|| {
             let there: Vec<_> = devices.iter().map(DeviceInfo::to_string).collect();
@@ -108,7 +165,26 @@ pub async fn list() -> Vec<DeviceInfo> {
     #[cfg(feature = "wgpu")]
     all.extend(adapters().await.into_iter().map(|a| a.info));
     all.sort_by_key(|d| d.kind);
-    all
+    let added = registered().into_iter();
+    let mut listed: Vec<_> = added.flat_map(|b| b.list().unwrap_or_default()).collect();
+    listed.extend(all);
+    listed
+}
+
+/// What `--device` takes for each of these: `cpu`, or a number counted in this order.
+pub fn flags(devices: &[DeviceInfo]) -> Vec<String> {
+    let added: Vec<&str> = registered().iter().map(|b| b.name()).collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let flag = |info: &DeviceInfo| {
+        let name = match info.kind.is_gpu() {
+            true => added.iter().find(|n| info.backend == **n).unwrap_or(&"gpu"),
+            false => return "cpu".to_owned(),
+        };
+        let count = counts.entry(name).or_default();
+        *count += 1;
+        format!("{name}:{}", *count - 1)
+    };
+    devices.iter().map(flag).collect()
 }
 
 /// Opens the device that `choice` means.
@@ -127,8 +203,29 @@ pub async fn open(choice: &DeviceChoice) -> Result<Rc<dyn Device>> {
 ///
 /// As [`open`].
 pub async fn open_with_reason(choice: &DeviceChoice) -> Result<(Rc<dyn Device>, Option<String>)> {
-    if *choice == DeviceChoice::Cpu {
-        return Ok((Rc::new(CpuDevice::new()), None));
+    let mut refused = Vec::new();
+    match choice {
+        DeviceChoice::Cpu => return Ok((Rc::new(CpuDevice::new()), None)),
+        DeviceChoice::Registered(name, number) => {
+            let backend = registered().into_iter().find(|b| b.name() == name);
+            let backend = backend.ok_or_else(|| Error::Device {
+                device: name.clone(),
+                reason: "this program has no such backend".into(),
+            })?;
+            return Ok((backend.open(*number)?, None));
+        }
+        DeviceChoice::Auto => {
+            for backend in registered() {
+                // Most machines have none: that is no news.
+                if backend.list().is_ok_and(|devices| !devices.is_empty()) {
+                    match backend.open(0) {
+                        Ok(device) => return Ok((device, None)),
+                        Err(e) => refused.push(e.to_string()),
+                    }
+                }
+            }
+        }
+        _ => {}
     }
     let cpu = CpuDevice::new();
     let mut infos = vec![cpu.info().clone()];
@@ -139,7 +236,8 @@ pub async fn open_with_reason(choice: &DeviceChoice) -> Result<(Rc<dyn Device>, 
     infos.sort_by_key(|d| d.kind);
     let picked = choice.pick(&infos)?;
     if !infos[picked].kind.is_gpu() {
-        return Ok((Rc::new(cpu), Some(no_gpu(&infos))));
+        refused.push(no_gpu(&infos));
+        return Ok((Rc::new(cpu), Some(refused.join("; "))));
     }
     #[cfg(feature = "wgpu")]
     {

@@ -448,6 +448,33 @@ impl Kernel {
         spec
     }
 
+    /// The text of this variant; `web`: for a browser.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the shader cannot be specialised, which is a mistake of ours.
+    pub fn wgsl(&self, params: &Params, variant: &Variant, web: bool) -> Result<String, String> {
+        let spec = self.specialization(params, variant, web);
+        shardlight_shaders::specialize(self.name, &spec).map_err(|e| e.to_string())
+    }
+
+    /// Names a pipeline: kernel, variant and every value that is not a uniform.
+    pub fn pipeline_key(&self, params: &Params, variant: &Variant) -> String {
+        let mut key = format!("{} {}", self.name, variant.name);
+        for (name, value) in params.iter() {
+            if !self.uniforms.contains(&name) {
+                key += &format!(" {name}={value:?}");
+            }
+        }
+        for (name, value) in &variant.constants {
+            key += &format!(" {name}={value}");
+        }
+        for flag in &variant.flags {
+            key += &format!(" {flag}");
+        }
+        key
+    }
+
     /// The bytes of the uniform `args`, padded to 16.
     pub fn args(&self, params: &Params) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(16);

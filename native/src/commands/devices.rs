@@ -2,7 +2,7 @@
 
 use console::style;
 use serde_json::json;
-use shardlight::device::{self, DeviceChoice, DeviceInfo};
+use shardlight::device::{self, DeviceChoice};
 
 use crate::cli::Devices;
 use crate::out::Out;
@@ -11,7 +11,7 @@ use crate::ui::Ui;
 /// Prints a table, or with `--json` an object `{devices}` in the order in which `auto` prefers them.
 pub fn run(args: &Devices) -> anyhow::Result<()> {
     let devices = pollster::block_on(device::list());
-    let flags = flags(&devices);
+    let flags = device::flags(&devices);
     let mut out = Out::new();
     if args.format.json {
         let rows: Vec<_> = devices
@@ -34,7 +34,7 @@ pub fn run(args: &Devices) -> anyhow::Result<()> {
     }
     for (i, (info, flag)) in devices.iter().zip(&flags).enumerate() {
         let mark = if i == 0 { "*" } else { " " };
-        let flag = style(format!("{flag:6}")).bold();
+        let flag = style(format!("{flag:7}")).bold();
         let backend = format!("{}, {}", info.backend, info.kind);
         let driver = style(&info.driver).dim();
         out.line(format_args!(
@@ -49,16 +49,4 @@ pub fn run(args: &Devices) -> anyhow::Result<()> {
         Ui::new(false).aside(format_args!("no GPU: {reason}; running on the CPU"));
     }
     Ok(())
-}
-
-/// What `--device` takes for each: `cpu`, or `gpu:N` counted in this order.
-fn flags(devices: &[DeviceInfo]) -> Vec<String> {
-    let mut gpus = 0..;
-    devices
-        .iter()
-        .map(|info| match info.kind.is_gpu() {
-            true => format!("gpu:{}", gpus.next().unwrap_or(0)),
-            false => "cpu".to_owned(),
-        })
-        .collect()
 }

@@ -70,6 +70,11 @@ impl Cache {
         self.root.join("history.txt")
     }
 
+    /// Where compiled CUDA kernels are.
+    pub fn cuda(&self) -> PathBuf {
+        self.root.join("cuda")
+    }
+
     /// The final place of `entry`'s file.
     pub fn path(&self, entry: &Entry) -> PathBuf {
         self.models().join(entry.file)

@@ -1,13 +1,12 @@
 //! Kernels to pipelines, recordings to bind groups.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::{Fault, WgpuDevice};
 use crate::device::Prepared;
-use crate::kernels::{Access, Kernel, Params, Variant};
-use crate::recording::{Dispatch, Recording, resolve};
+use crate::kernels::{Access, Variant};
+use crate::recording::{Dispatch, PackedArgs, Recording, resolve};
 use crate::{Error, Result};
 
 /// A compiled variant of a kernel and the layout of its bindings.
@@ -48,7 +47,7 @@ impl WgpuDevice {
         let dispatches: Vec<&Dispatch> = recording.dispatches().collect();
         let mut chosen = Vec::with_capacity(dispatches.len());
         for dispatch in &dispatches {
-            let variant = self.choose(dispatch)?;
+            let variant = dispatch.choose(&self.limits).map_err(|e| self.error(e))?;
             let compiled = self.compile(dispatch, &variant).await?;
             chosen.push((variant, compiled));
         }
@@ -57,7 +56,9 @@ impl WgpuDevice {
         for bytes in &plan.buffers {
             pool.push(self.allocate(*bytes, "scratch").await?);
         }
-        let (args, offsets) = self.args(&dispatches)?;
+        let align = self.device.limits().min_uniform_buffer_offset_alignment as usize;
+        let PackedArgs { bytes, places } = PackedArgs::new(&dispatches, align);
+        let args = self.uniforms(&bytes);
 
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let mut steps = Vec::with_capacity(chosen.len());
@@ -72,7 +73,7 @@ impl WgpuDevice {
                     resource: buffer.as_entire_binding(),
                 });
             }
-            if let (Some(args), Some((offset, size))) = (&args, offsets[i]) {
+            if let (Some(args), Some((offset, size))) = (&args, places[i]) {
                 entries.push(wgpu::BindGroupEntry {
                     binding: dispatch.bindings.len() as u32,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -112,48 +113,9 @@ impl WgpuDevice {
         ))
     }
 
-    fn choose(&self, dispatch: &Dispatch) -> Result<Variant> {
-        let kernel = dispatch.kernel;
-        let mut variants = (kernel.variants)(&dispatch.params, &self.limits).into_iter();
-        let found = match dispatch.variant {
-            Some(name) => variants.find(|v| v.name == name),
-            None => variants.next(),
-        };
-        let found = found.ok_or_else(|| {
-            let name = dispatch.variant.unwrap_or("any");
-            self.error(format!("{}: no variant {name} here", kernel.name))
-        })?;
-        let most = self.limits.max_workgroups;
-        if found.workgroups.iter().any(|n| *n > most) {
-            return Err(self.error(format!(
-                "{}: {:?} workgroups, the adapter allows {most} in a dimension",
-                kernel.name, found.workgroups
-            )));
-        }
-        Ok(found)
-    }
-
-    /// Uniform arguments of all dispatches in one buffer, and where each one's are.
-    #[expect(clippy::type_complexity, reason = "used once, below its definition")]
-    fn args(
-        &self,
-        dispatches: &[&Dispatch],
-    ) -> Result<(Option<wgpu::Buffer>, Vec<Option<(u64, u64)>>)> {
-        let align = self.device.limits().min_uniform_buffer_offset_alignment as usize;
-        let mut bytes: Vec<u8> = Vec::new();
-        let mut offsets = Vec::with_capacity(dispatches.len());
-        for dispatch in dispatches {
-            if dispatch.kernel.uniforms.is_empty() {
-                offsets.push(None);
-                continue;
-            }
-            bytes.resize(bytes.len().next_multiple_of(align), 0);
-            let args = dispatch.kernel.args(&dispatch.params);
-            offsets.push(Some((bytes.len() as u64, args.len() as u64)));
-            bytes.extend_from_slice(&args);
-        }
+    fn uniforms(&self, bytes: &[u8]) -> Option<wgpu::Buffer> {
         if bytes.is_empty() {
-            return Ok((None, offsets));
+            return None;
         }
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("args"),
@@ -161,20 +123,19 @@ impl WgpuDevice {
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        self.queue.write_buffer(&buffer, 0, &bytes);
-        Ok((Some(buffer), offsets))
+        self.queue.write_buffer(&buffer, 0, bytes);
+        Some(buffer)
     }
 
     async fn compile(&self, dispatch: &Dispatch, variant: &Variant) -> Result<Rc<Compiled>> {
         let (kernel, params) = (dispatch.kernel, &dispatch.params);
-        let key = key(kernel, params, variant);
+        let key = kernel.pipeline_key(params, variant);
         if let Some(found) = self.pipelines.borrow().get(&key) {
             return Ok(Rc::clone(found));
         }
         let web = cfg!(target_arch = "wasm32");
-        let spec = kernel.specialization(params, variant, web);
-        let text = shardlight_shaders::specialize(kernel.name, &spec)
-            .map_err(|e| self.error(e.to_string()))?;
+        let text = kernel.wgsl(params, variant, web);
+        let text = text.map_err(|e| self.error(e))?;
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = self
             .device
@@ -253,21 +214,4 @@ impl WgpuDevice {
         };
         self.device.create_bind_group_layout(&descriptor)
     }
-}
-
-/// Names a pipeline: kernel, variant and every value that is not a uniform.
-fn key(kernel: &Kernel, params: &Params, variant: &Variant) -> String {
-    let mut key = format!("{} {}", kernel.name, variant.name);
-    for (name, value) in params.iter() {
-        if !kernel.uniforms.contains(&name) {
-            let _ = write!(key, " {name}={value:?}");
-        }
-    }
-    for (name, value) in &variant.constants {
-        let _ = write!(key, " {name}={value}");
-    }
-    for flag in &variant.flags {
-        let _ = write!(key, " {flag}");
-    }
-    key
 }

@@ -1,0 +1,297 @@
+//! One GPU.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError, sys,
+};
+use cudarc::nvrtc::Ptx;
+use naga_cuda::{BoundsPolicy, SUBGROUP_SIZE};
+use shardlight::device::{Buffer, Device, DeviceInfo, Layout, Limits, Prepared};
+use shardlight::kernels::Variant;
+use shardlight::recording::{Dispatch, Recording};
+use shardlight::weights::source::LocalFuture;
+use shardlight::{Error, Result};
+
+use super::compile::Compiler;
+use super::prepared::{CudaPrepared, Shared};
+use super::staging::{Download, Upload};
+use super::{driver, info, refused, unusable, words};
+
+/// A GPU behind CUDA's driver.
+///
+/// All work is on one stream, in the order in which it is queued.
+pub struct CudaDevice {
+    info: DeviceInfo,
+    limits: Limits,
+    compiler: Compiler,
+    kernels: RefCell<HashMap<String, Shared>>,
+    staging: RefCell<(Upload, Download)>,
+    /// Why it cannot go on.
+    lost: RefCell<Option<String>>,
+    /// Kernels compiled and found compiled.
+    compiled: Cell<(usize, usize)>,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
+}
+
+/// A kernel on the device.
+pub(super) struct Compiled {
+    pub(super) function: CudaFunction,
+    pub(super) bindings: Vec<naga_cuda::Binding>,
+    pub(super) workgroup_size: [u32; 3],
+}
+
+struct CudaBuffer {
+    memory: CudaSlice<u8>,
+    address: sys::CUdeviceptr,
+}
+
+impl CudaDevice {
+    /// Opens a device by its number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`]: no driver, no such device, no NVRTC, or warps of another size than [`SUBGROUP_SIZE`].
+    pub fn open(number: usize, bounds: BoundsPolicy) -> Result<Self> {
+        driver()?;
+        let count = CudaContext::device_count().map_err(|e| refused("cuda", e))?;
+        if number >= count.max(0) as usize {
+            return Err(unusable(format!(
+                "there are {count} CUDA devices, numbered from 0, and no {number}"
+            )));
+        }
+        let info = info(number as i32)?;
+        let said = |e| refused(&info.name, e);
+        let context = CudaContext::new(number).map_err(said)?;
+        // SAFETY: one stream does everything in order: there is nothing to track.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(said)?;
+        use sys::CUdevice_attribute as A;
+        let attribute = |which| context.attribute(which).map_err(said);
+        let warp = attribute(A::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?;
+        if warp != SUBGROUP_SIZE as i32 {
+            return Err(unusable(format!(
+                "{}: has warps of {warp}, kernels are written for {SUBGROUP_SIZE}",
+                info.name
+            )));
+        }
+        let capability = context.compute_capability().map_err(said)?;
+        let total = context.total_mem().map_err(said)? as u64;
+        let limits = Limits {
+            kind: info.kind,
+            layout: Layout::Planar,
+            // Elements of 4 bytes are counted in 32 bits.
+            max_binding_bytes: total.min(u64::from(u32::MAX) * 4) & !255,
+            max_workgroup_size: attribute(A::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)? as u32,
+            max_workgroup_bytes: attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK)?
+                as u32,
+            max_workgroups: 65535,
+            subgroup: Some((SUBGROUP_SIZE, SUBGROUP_SIZE)),
+            f16: true,
+            packed_dot: true,
+        };
+        let upload = Upload::new(&context).map_err(said)?;
+        let download = Download::new(&context).map_err(said)?;
+        Ok(CudaDevice {
+            compiler: Compiler::new(capability, bounds)?,
+            info,
+            limits,
+            kernels: RefCell::default(),
+            staging: RefCell::new((upload, download)),
+            lost: RefCell::new(None),
+            compiled: Cell::new((0, 0)),
+            stream,
+            context,
+        })
+    }
+
+    /// How many kernels were compiled, and how many were found in the cache.
+    pub fn compiled(&self) -> (usize, usize) {
+        self.compiled.get()
+    }
+
+    pub(super) fn limits_here(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(super) fn error(&self, reason: impl Into<String>) -> Error {
+        Error::Device {
+            device: self.info.name.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The device cannot go on: what queued work did wrong shows at some later call.
+    fn lose(&self, error: DriverError) -> Error {
+        let reason = words(error);
+        self.lost.borrow_mut().get_or_insert(reason.clone());
+        Error::DeviceLost {
+            device: self.info.name.clone(),
+            reason,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        match &*self.lost.borrow() {
+            None => Ok(()),
+            Some(reason) => Err(Error::DeviceLost {
+                device: self.info.name.clone(),
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    pub(super) fn allocate(&self, bytes: u64, label: &str) -> Result<Buffer> {
+        self.check()?;
+        let size = bytes.max(16).next_multiple_of(16);
+        let out_of_memory = || Error::OutOfMemory {
+            device: self.info.name.clone(),
+            bytes,
+            what: label.to_string(),
+        };
+        let length = usize::try_from(size).map_err(|_| out_of_memory())?;
+        let memory = self.stream.alloc_zeros::<u8>(length);
+        let memory = memory.map_err(|e| match e.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => out_of_memory(),
+            _ => self.lose(e),
+        })?;
+        let address = memory.device_ptr(&self.stream).0;
+        Ok(Buffer::new(CudaBuffer { memory, address }, bytes))
+    }
+
+    fn buffer<'a>(&self, buffer: &'a Buffer) -> Result<&'a CudaBuffer> {
+        let found = buffer.downcast::<CudaBuffer>();
+        found.ok_or_else(|| self.error("the buffer belongs to another device"))
+    }
+
+    /// Address and size of a buffer.
+    pub(super) fn place(&self, buffer: &Buffer) -> Result<(sys::CUdeviceptr, u64)> {
+        let found = self.buffer(buffer)?;
+        Ok((found.address, found.memory.len() as u64))
+    }
+
+    /// The address `offset` bytes into a buffer that has `bytes` more.
+    fn range(
+        &self,
+        buffer: &Buffer,
+        offset: u64,
+        bytes: u64,
+        what: &str,
+    ) -> Result<sys::CUdeviceptr> {
+        let (address, size) = self.place(buffer)?;
+        let fits = offset.checked_add(bytes).is_some_and(|end| end <= size);
+        match fits && offset.is_multiple_of(4) && bytes.is_multiple_of(4) {
+            true => Ok(address + offset),
+            false => Err(Error::Invalid(format!(
+                "{what} of bytes {offset} + {bytes}, the buffer has {size}"
+            ))),
+        }
+    }
+
+    pub(super) fn upload(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check()?;
+        let to = self.range(buffer, offset, bytes.len() as u64, "write")?;
+        self.context.bind_to_thread().map_err(|e| self.lose(e))?;
+        let (upload, _) = &mut *self.staging.borrow_mut();
+        // SAFETY: the range was checked; memory is freed in the stream's order, after the copy.
+        unsafe { upload.copy(&self.stream, to, bytes) }.map_err(|e| self.lose(e))
+    }
+
+    pub(super) fn compile(&self, dispatch: &Dispatch, variant: &Variant) -> Result<Shared> {
+        let (kernel, params) = (dispatch.kernel, &dispatch.params);
+        let key = kernel.pipeline_key(params, variant);
+        if let Some(found) = self.kernels.borrow().get(&key) {
+            return Ok(Rc::clone(found));
+        }
+        let fails = |e: String| self.error(format!("kernel {key} does not compile: {e}"));
+        let wgsl = kernel.wgsl(params, variant, false).map_err(fails)?;
+        let output = self.compiler.translate(&wgsl).map_err(fails)?;
+        let mut code = self.compiler.code(&output.source).map_err(fails)?;
+        let mut module = self.context.load_module(Ptx::from_binary(code.image));
+        if module.is_err() && code.cached {
+            // The file was damaged.
+            self.compiler.forget(&output.source);
+            code = self.compiler.code(&output.source).map_err(fails)?;
+            module = self.context.load_module(Ptx::from_binary(code.image));
+        }
+        let said = |e: DriverError| fails(words(e));
+        let function = module
+            .map_err(said)?
+            .load_function(&output.entry)
+            .map_err(said)?;
+        let (made, found) = self.compiled.get();
+        self.compiled.set(match code.cached {
+            true => (made, found + 1),
+            false => (made + 1, found),
+        });
+        let compiled = Rc::new(Compiled {
+            function,
+            bindings: output.bindings,
+            workgroup_size: output.workgroup_size,
+        });
+        self.kernels.borrow_mut().insert(key, Rc::clone(&compiled));
+        Ok(compiled)
+    }
+}
+
+impl Device for CudaDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
+        Box::pin(async move { self.allocate(bytes, label) })
+    }
+
+    fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.upload(buffer, offset, bytes)
+    }
+
+    fn flush(&self) -> LocalFuture<'_, Result<()>> {
+        // Writes were copied into memory of our own.
+        Box::pin(async { self.check() })
+    }
+
+    fn read<'a>(
+        &'a self,
+        buffer: &'a Buffer,
+        offset: u64,
+        bytes: u64,
+    ) -> LocalFuture<'a, Result<Vec<u8>>> {
+        Box::pin(async move {
+            self.check()?;
+            let from = self.range(buffer, offset, bytes, "read")?;
+            self.context.bind_to_thread().map_err(|e| self.lose(e))?;
+            let mut data = vec![0; bytes as usize];
+            let (_, download) = &mut *self.staging.borrow_mut();
+            // SAFETY: the range was checked.
+            unsafe { download.copy(&self.stream, from, &mut data) }.map_err(|e| self.lose(e))?;
+            Ok(data)
+        })
+    }
+
+    fn prepare<'a>(&'a self, recording: &'a Recording) -> LocalFuture<'a, Result<Prepared>> {
+        Box::pin(async move {
+            self.check()?;
+            self.bind(recording)
+        })
+    }
+
+    fn run_segment(&self, prepared: &Prepared, segment: usize) -> Result<()> {
+        self.check()?;
+        let prepared = prepared.downcast::<CudaPrepared>();
+        let prepared =
+            prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
+        prepared
+            .run(&self.stream, segment)
+            .map_err(|e| self.lose(e))
+    }
+}

@@ -1,0 +1,193 @@
+//! Recordings to launches, and those to graphs.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+
+use cudarc::driver::{
+    CudaFunction, CudaGraph, CudaStream, DriverError, LaunchConfig, PushKernelArg, sys,
+};
+use shardlight::Result;
+use shardlight::device::{Buffer, Prepared};
+use shardlight::recording::{Dispatch, PackedArgs, Recording, resolve};
+use std::sync::Arc;
+
+use super::device::{Compiled, CudaDevice};
+
+/// Bytes between the uniform arguments of two dispatches.
+const ALIGN: usize = 16;
+
+/// A recording with every launch's parameters.
+pub struct CudaPrepared {
+    launches: Vec<Launch>,
+    segments: Vec<Segment>,
+    /// What the launches' addresses belong to.
+    _buffers: Vec<Buffer>,
+}
+
+struct Segment {
+    launches: Range<usize>,
+    replay: RefCell<Replay>,
+}
+
+/// A segment that runs again is worth a graph.
+enum Replay {
+    Never,
+    Once,
+    Graph(CudaGraph),
+}
+
+struct Launch {
+    function: CudaFunction,
+    addresses: Vec<sys::CUdeviceptr>,
+    lengths: Vec<u32>,
+    config: LaunchConfig,
+}
+
+impl Launch {
+    fn queue(&self, stream: &CudaStream) -> std::result::Result<(), DriverError> {
+        let mut launch = stream.launch_builder(&self.function);
+        for address in &self.addresses {
+            launch.arg(address);
+        }
+        for length in &self.lengths {
+            launch.arg(length);
+        }
+        // SAFETY: these are the parameters that `naga_cuda::Output` lists, with the lengths of their buffers, which
+        // `CudaPrepared` keeps alive. The kernel's indices are checked as the device's `BoundsPolicy` says.
+        unsafe { launch.launch(self.config) }.map(|_| ())
+    }
+}
+
+impl CudaPrepared {
+    /// Queues a segment.
+    pub fn run(
+        &self,
+        stream: &Arc<CudaStream>,
+        segment: usize,
+    ) -> std::result::Result<(), DriverError> {
+        let segment = &self.segments[segment];
+        let launches = &self.launches[segment.launches.clone()];
+        let queue = || launches.iter().try_for_each(|launch| launch.queue(stream));
+        let mut replay = segment.replay.borrow_mut();
+        match &*replay {
+            Replay::Graph(graph) => graph.launch(),
+            Replay::Never => {
+                *replay = Replay::Once;
+                queue()
+            }
+            Replay::Once if launches.len() < 2 => queue(),
+            Replay::Once => {
+                stream
+                    .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+                let queued = queue();
+                let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+                queued?;
+                match graph? {
+                    Some(graph) => {
+                        graph.launch()?;
+                        *replay = Replay::Graph(graph);
+                        Ok(())
+                    }
+                    None => queue(),
+                }
+            }
+        }
+    }
+}
+
+impl CudaDevice {
+    /// Compiles what `recording` needs, allocates its scratch memory, and lists its launches.
+    pub(super) fn bind(&self, recording: &Recording) -> Result<Prepared> {
+        let dispatches: Vec<&Dispatch> = recording.dispatches().collect();
+        let mut chosen = Vec::with_capacity(dispatches.len());
+        for dispatch in &dispatches {
+            let variant = dispatch
+                .choose(self.limits_here())
+                .map_err(|e| self.error(e))?;
+            let compiled = self.compile(dispatch, &variant)?;
+            chosen.push((variant, compiled));
+        }
+        let plan = recording.plan_scratch();
+        let mut pool = Vec::with_capacity(plan.buffers.len());
+        for bytes in &plan.buffers {
+            pool.push(self.allocate(*bytes, "scratch")?);
+        }
+        let PackedArgs { bytes, places } = PackedArgs::new(&dispatches, ALIGN);
+        let args = match bytes.is_empty() {
+            true => None,
+            false => {
+                let buffer = self.allocate(bytes.len() as u64, "args")?;
+                self.upload(&buffer, 0, &bytes)?;
+                Some(buffer)
+            }
+        };
+        let mut buffers: Vec<Buffer> = args.iter().cloned().collect();
+        let mut launches = Vec::with_capacity(chosen.len());
+        for (i, (variant, compiled)) in chosen.into_iter().enumerate() {
+            let dispatch = dispatches[i];
+            let (mut addresses, mut lengths) = (Vec::new(), Vec::new());
+            for binding in &compiled.bindings {
+                let number = binding.binding as usize;
+                let (address, size) = match dispatch.bindings.get(number) {
+                    Some(Some(tensor)) => {
+                        let buffer = resolve(tensor, &plan, &pool);
+                        buffers.push(buffer.clone());
+                        self.place(buffer)?
+                    }
+                    // The uniform arguments come behind the others.
+                    None => match (&args, places[i]) {
+                        (Some(args), Some((offset, size))) => (self.place(args)?.0 + offset, size),
+                        _ => return Err(self.unbound(dispatch, number)),
+                    },
+                    Some(None) => return Err(self.unbound(dispatch, number)),
+                };
+                addresses.push(address);
+                if let Some(stride) = binding.stride {
+                    let elements = size.saturating_sub(binding.bytes.into()) / u64::from(stride);
+                    lengths.push(elements.min(u32::MAX.into()) as u32);
+                }
+            }
+            let [x, y, z] = variant.workgroups;
+            let [bx, by, bz] = compiled.workgroup_size;
+            launches.push(Launch {
+                function: compiled.function.clone(),
+                addresses,
+                lengths,
+                config: LaunchConfig {
+                    grid_dim: (x, y, z),
+                    block_dim: (bx, by, bz),
+                    shared_mem_bytes: 0,
+                },
+            });
+        }
+        let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
+        let mut end = 0;
+        let segment = |segment: Vec<&Dispatch>| {
+            let start = end;
+            end += segment.len();
+            Segment {
+                launches: start..end,
+                replay: RefCell::new(Replay::Never),
+            }
+        };
+        let segments: Vec<_> = recording.segments().into_iter().map(segment).collect();
+        let count = segments.len();
+        let prepared = CudaPrepared {
+            launches,
+            segments,
+            _buffers: buffers,
+        };
+        Ok(Prepared::new(prepared, scratch, count))
+    }
+
+    fn unbound(&self, dispatch: &Dispatch, binding: usize) -> shardlight::Error {
+        self.error(format!(
+            "{}: nothing is bound at {binding}",
+            dispatch.kernel.name
+        ))
+    }
+}
+
+/// Shares a compiled kernel.
+pub(super) type Shared = Rc<Compiled>;
