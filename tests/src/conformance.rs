@@ -81,6 +81,8 @@ impl Report {
                 true
             }
             Err(error) => {
+                // At once: some devices take the whole process down.
+                eprintln!("{what}: {error}");
                 self.failures.push(format!("{what}: {error}"));
                 false
             }

@@ -4,16 +4,32 @@
 //! CPU, and names the real NVRTC in `SHARDLIGHT_REAL_NVRTC` for compiling. `SHARDLIGHT_REQUIRE_CUDA=1` makes a missing
 //! driver a failure.
 
+use std::collections::BTreeSet;
 use std::env;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::mem::forget;
+use std::ops::ControlFlow;
 use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::ptr::{null, null_mut};
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{available_parallelism, scope};
 
-use shardlight::device::{Backend, Device};
-use shardlight::kernels::KERNELS;
-use shardlight_cli::cuda::{BACKEND, BoundsPolicy, CudaDevice};
+use libloading::Library;
+use pollster::block_on;
+use shardlight::builtin;
+use shardlight::comm::{Mesh, Sharding};
+use shardlight::device::{Backend, Device, register};
+use shardlight::kernels::{KERNELS, Kernel};
+use shardlight::session::{Event, GenerateOptions, Session, SessionOptions};
+use shardlight::weights::{BytesSource, ModelFiles};
+use shardlight_cli::cuda::{BACKEND, BoundsPolicy, Compiler, CudaDevice};
 use shardlight_tests::conformance::{Report, selected};
+use shardlight_tests::golden::greedy;
+use shardlight_tests::program;
 
 /// Is there a device?
 fn there() -> bool {
@@ -31,34 +47,344 @@ fn open() -> Rc<dyn Device> {
     Rc::new(CudaDevice::open(0, BoundsPolicy::Check).unwrap_or_else(|e| panic!("{e}")))
 }
 
+/// Calls `work` for each of `items` in as many threads as there are cores; adds up what it gives.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&AtomicUsize) -> R + Sync) -> Vec<R> {
+    let threads = available_parallelism()
+        .map_or(1, |n| n.get().min(8))
+        .min(items.len().max(1));
+    let next = AtomicUsize::new(0);
+    scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&next))).collect();
+        let join =
+            |w: std::thread::ScopedJoinHandle<'_, R>| w.join().unwrap_or_else(|p| resume_unwind(p));
+        workers.into_iter().map(join).collect()
+    })
+}
+
+/// Kernels whose every case and variant gives what the reference gives.
+fn execute(selected: &[&'static Kernel]) -> usize {
+    let parts = in_parallel(selected, |next| {
+        let (mut report, mut executed) = (Report::default(), 0);
+        let mut device = open();
+        while let Some(kernel) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (cases, failures) = (report.cases, report.failures.len());
+            report.add_variants(&mut device, &open, kernel);
+            executed += usize::from(report.failures.len() == failures && report.cases > cases);
+        }
+        (report, executed)
+    });
+    let executed = parts.iter().map(|(_, n)| n).sum();
+    let all = parts.into_iter().map(|(report, _)| report);
+    all.fold(Report::default(), Report::and).finish();
+    executed
+}
+
+/// Kernels of which NVRTC makes code: each variant once for each of its switches and formats, since sizes are numbers only.
+fn compile(selected: &[&'static Kernel], nvrtc: &Nvrtc) -> usize {
+    let device = open();
+    let limits = device.limits();
+    let translator = Compiler::translator(BoundsPolicy::Unchecked);
+    let failures = Mutex::new(Vec::new());
+    let counts = in_parallel(selected, |next| {
+        let (mut kernels, mut texts) = (0, 0);
+        while let Some(kernel) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (mut seen, mut good) = (BTreeSet::new(), true);
+            for case in (kernel.cases)() {
+                for variant in (kernel.variants)(&case.params, limits) {
+                    let spec = kernel.specialization(&case.params, &variant, false);
+                    if !seen.insert(format!(
+                        "{} {:?} {:?}",
+                        variant.name, spec.flags, spec.formats
+                    )) {
+                        continue;
+                    }
+                    let wgsl = kernel
+                        .wgsl(&case.params, &variant, false)
+                        .expect("it is specialised");
+                    let made = translator.translate(&wgsl).and_then(|output| {
+                        ARCHITECTURES
+                            .iter()
+                            .try_for_each(|arch| nvrtc.compile(&output.source, arch))
+                    });
+                    texts += 1;
+                    if let Err(e) = made {
+                        good = false;
+                        let mut failures = failures.lock().expect("no thread panics here");
+                        failures.push(format!(
+                            "{} {} {}: {e}",
+                            kernel.name, variant.name, case.params
+                        ));
+                    }
+                }
+            }
+            kernels += usize::from(good && !seen.is_empty());
+        }
+        (kernels, texts)
+    });
+    let texts: usize = counts.iter().map(|(_, texts)| texts).sum();
+    println!("NVRTC: {texts} texts for {}", ARCHITECTURES.join(" and "));
+    let failures = failures.into_inner().expect("no thread panics here");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    counts.iter().map(|(kernels, _)| kernels).sum()
+}
+
+/// Code of an H200, and what every driver since compute capability 8.0 takes.
+const ARCHITECTURES: [&str; 2] = ["sm_90a", "compute_80"];
+
+/// NVIDIA's compiler beside the one that stands in for it.
+struct Nvrtc(Library);
+
+impl Nvrtc {
+    /// The library that `SHARDLIGHT_REAL_NVRTC` names.
+    fn open() -> Option<Self> {
+        let path = PathBuf::from(env::var_os("SHARDLIGHT_REAL_NVRTC")?);
+        let folder = path.parent().expect("a file lies in a folder");
+        let load = |path: &Path| {
+            // SAFETY: NVIDIA's own libraries.
+            let library = unsafe { Library::new(path) };
+            library.unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        };
+        // It looks for this one by its name only.
+        forget(load(&folder.join("libnvrtc-builtins.so.13.0")));
+        Some(Nvrtc(load(&path)))
+    }
+
+    fn compile(&self, source: &str, architecture: &str) -> Result<(), String> {
+        let source = CString::new(source).map_err(|e| e.to_string())?;
+        let architecture = format!("--gpu-architecture={architecture}");
+        let architecture = CString::new(architecture).map_err(|e| e.to_string())?;
+        let options = [
+            architecture.as_ptr(),
+            c"--std=c++17".as_ptr(),
+            c"-w".as_ptr(),
+        ];
+        type Create = unsafe extern "C" fn(
+            *mut *mut c_void,
+            *const c_char,
+            *const c_char,
+            c_int,
+            *const c_void,
+            *const c_void,
+        ) -> c_int;
+        type Compile = unsafe extern "C" fn(*mut c_void, c_int, *const *const c_char) -> c_int;
+        type Size = unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int;
+        type Log = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int;
+        type Destroy = unsafe extern "C" fn(*mut *mut c_void) -> c_int;
+        // SAFETY: the functions' types are those of NVRTC's documentation; the program is destroyed once.
+        unsafe {
+            let function = |e: libloading::Error| e.to_string();
+            let create = self
+                .0
+                .get::<Create>(b"nvrtcCreateProgram")
+                .map_err(function)?;
+            let compile = self
+                .0
+                .get::<Compile>(b"nvrtcCompileProgram")
+                .map_err(function)?;
+            let log_size = self
+                .0
+                .get::<Size>(b"nvrtcGetProgramLogSize")
+                .map_err(function)?;
+            let log = self.0.get::<Log>(b"nvrtcGetProgramLog").map_err(function)?;
+            let destroy = self
+                .0
+                .get::<Destroy>(b"nvrtcDestroyProgram")
+                .map_err(function)?;
+            let mut program = null_mut();
+            let made = create(
+                &mut program,
+                source.as_ptr(),
+                c"main.cu".as_ptr(),
+                0,
+                null(),
+                null(),
+            );
+            if made != 0 {
+                return Err(format!("nvrtcCreateProgram: {made}"));
+            }
+            let compiled = compile(program, 3, options.as_ptr());
+            let mut size = 0;
+            log_size(program, &mut size);
+            let mut text = vec![0u8; size];
+            log(program, text.as_mut_ptr().cast());
+            destroy(&mut program);
+            match compiled {
+                0 => Ok(()),
+                _ => Err(String::from_utf8_lossy(&text).into_owned()),
+            }
+        }
+    }
+}
+
 #[test]
-fn results_match_the_references() {
+fn every_kernel_compiles_and_executes() {
     if !there() {
         return;
     }
-    let threads = available_parallelism().map_or(1, |n| n.get().min(8));
-    let next = AtomicUsize::new(0);
     let selected = selected();
-    let executed = AtomicUsize::new(0);
-    let work = || {
-        let mut report = Report::default();
-        let mut device = open();
-        while let Some(kernel) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let failures = report.failures.len();
-            report.add_variants(&mut device, &open, kernel);
-            if report.failures.len() == failures {
-                executed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        report
+    let executed = execute(&selected);
+    // On a real device they were compiled to be executed.
+    let compiled = match Nvrtc::open() {
+        Some(nvrtc) => compile(&selected, &nvrtc),
+        None => executed,
     };
-    let report = scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let reports = (workers.into_iter()).map(|w| w.join().unwrap_or_else(|p| resume_unwind(p)));
-        reports.fold(Report::default(), Report::and)
-    });
-    let executed = executed.into_inner();
-    println!("cuda: {} kernels, {executed} executed", KERNELS.len());
-    report.finish();
-    assert_eq!(executed, selected.len());
+    println!(
+        "cuda: {} kernels, {compiled} compiled, {executed} executed",
+        KERNELS.len()
+    );
+    assert_eq!((compiled, executed), (selected.len(), selected.len()));
+}
+
+fn session(name: &str, devices: &[&str], mesh: Mesh) -> Session {
+    register(&BACKEND);
+    let (_, bytes) = builtin::MODELS
+        .iter()
+        .find(|(n, _)| *n == name)
+        .expect("it is compiled in");
+    let files = block_on(ModelFiles::open(vec![Rc::new(BytesSource::new(
+        name, *bytes,
+    ))]));
+    let sharding = Sharding {
+        mesh,
+        devices: devices
+            .iter()
+            .map(|d| d.parse().unwrap_or_else(|e| panic!("{e}")))
+            .collect(),
+        ..Sharding::default()
+    };
+    let opened =
+        block_on(sharding.open(0, &|| 0.0, &|device| device)).unwrap_or_else(|e| panic!("{e}"));
+    let quiet = &mut |_| ControlFlow::Continue(());
+    let loaded = Session::load(
+        files.unwrap_or_else(|e| panic!("{e}")),
+        opened.world,
+        SessionOptions::default(),
+        quiet,
+    );
+    block_on(loaded).unwrap_or_else(|e| panic!("{e}"))
+}
+
+const PROMPT: &str = "Once upon a time";
+
+fn prompt(session: &Session) -> Vec<u32> {
+    let tokenizer = session.tokenizer().expect("the file has a tokenizer");
+    tokenizer
+        .encode(PROMPT, true, false)
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn models_say_what_they_say_on_the_cpu() {
+    if !there() {
+        return;
+    }
+    let mesh = |tp, pp| Mesh {
+        tp,
+        pp,
+        ..Mesh::default()
+    };
+    for name in [builtin::TINY_NAME, builtin::TINY_MOE_NAME] {
+        let mut want = session(name, &["cpu"], mesh(1, 1));
+        let prompt = prompt(&want);
+        let want = greedy(&mut want, &prompt, 24);
+        // One device, ranks that share it, ranks of two backends.
+        for (devices, mesh) in [
+            (&["cuda"][..], mesh(1, 1)),
+            (&["cuda"], mesh(2, 1)),
+            (&["cuda", "cpu"], mesh(2, 1)),
+            (&["cpu", "cuda"], mesh(1, 2)),
+        ] {
+            let got = greedy(&mut session(name, devices, mesh), &prompt, 24);
+            assert_eq!(got, want, "{name} on {devices:?}, {mesh}");
+        }
+    }
+}
+
+/// Launches, launches of graphs, allocations, ... of the driver that stands in for NVIDIA's.
+fn counters() -> Option<[u64; 8]> {
+    // SAFETY: the function writes eight numbers; a real driver has none of that name.
+    unsafe {
+        let driver = Library::new("libcuda.so.1").ok()?;
+        let read = driver
+            .get::<unsafe extern "C" fn(*mut u64)>(b"shardlight_cuda_host_counters")
+            .ok()?;
+        let mut out = [0; 8];
+        read(out.as_mut_ptr());
+        Some(out)
+    }
+}
+
+#[test]
+fn a_decode_step_replays_a_graph_and_allocates_nothing() {
+    if !there() {
+        return;
+    }
+    let mut session = session(builtin::TINY_NAME, &["cuda"], Mesh::default());
+    let prompt = prompt(&session);
+    // Numbers after each token; other tests use the same driver, so the least of several differences is told.
+    let mut seen = Vec::new();
+    let options = GenerateOptions {
+        max_tokens: 40,
+        ..GenerateOptions::default()
+    };
+    let count = &mut |event: Event<'_>| {
+        if matches!(event, Event::Token { .. }) {
+            seen.extend(counters());
+        }
+        ControlFlow::Continue(())
+    };
+    block_on(session.generate(&prompt, &options, count)).unwrap_or_else(|e| panic!("{e}"));
+    if seen.is_empty() {
+        println!("nothing was counted: this is NVIDIA's own driver");
+        return;
+    }
+    let least = |i: usize| {
+        let differences = seen.windows(2).map(|pair| pair[1][i] - pair[0][i]);
+        // The first steps capture the graph.
+        differences.skip(3).min().unwrap_or(u64::MAX)
+    };
+    let (launches, graphs, allocations, waits) = (least(0), least(1), least(2), least(7));
+    let layers = session.config().num_hidden_layers as u64;
+    println!(
+        "a token: {launches} kernels in {graphs} graphs, {allocations} allocations, {waits} waits, {layers} layers"
+    );
+    assert_eq!((allocations, graphs), (0, 1));
+}
+
+#[test]
+fn without_a_driver_it_says_so() {
+    let run = |device: &str| {
+        let mut command = Command::new(program("shardlight"));
+        command.args([
+            "run",
+            "-m",
+            builtin::TINY_NAME,
+            "--device",
+            device,
+            "-n",
+            "4",
+            PROMPT,
+        ]);
+        command
+            .env_remove("LD_LIBRARY_PATH")
+            .output()
+            .expect("it starts")
+    };
+    let output = run("cuda");
+    let told = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        println!("nothing was tested: this machine has a driver");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("cuda: no NVIDIA driver library (libcuda.so.1) found"),
+        "{told}"
+    );
+    assert!(output.stdout.is_empty());
+    let output = run("auto");
+    assert!(
+        output.status.success() && !output.stdout.is_empty(),
+        "{output:?}"
+    );
 }

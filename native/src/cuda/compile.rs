@@ -18,17 +18,19 @@ use crate::models::Cache;
 const NVRTC: &str = "SHARDLIGHT_NVRTC";
 
 /// NVRTC for one kind of device.
+#[derive(Debug)]
 pub struct Compiler {
+    bounds: BoundsPolicy,
     /// `--gpu-architecture=…`
     architecture: String,
-    /// Its version.
-    version: (i32, i32),
-    bounds: BoundsPolicy,
+    /// What the code depends on beside its text: device, NVRTC's version.
+    made_for: String,
     /// Where code is kept; `None` if it cannot be.
     folder: Option<PathBuf>,
 }
 
 /// What NVRTC made of a text.
+#[derive(Debug)]
 pub struct Code {
     /// A cubin, or PTX that ends in a zero.
     pub image: Vec<u8>,
@@ -37,21 +39,31 @@ pub struct Code {
 }
 
 impl Compiler {
-    /// For devices of this compute capability.
+    /// One that only translates: it needs no NVRTC.
+    pub fn translator(bounds: BoundsPolicy) -> Self {
+        Compiler {
+            bounds,
+            architecture: String::new(),
+            made_for: String::new(),
+            folder: None,
+        }
+    }
+
+    /// For a device of this name and compute capability.
     ///
     /// # Errors
     ///
     /// [`shardlight::Error::Device`] when there is no NVRTC.
-    pub fn new(capability: (i32, i32), bounds: BoundsPolicy) -> Result<Self> {
+    pub fn new(device: &str, capability: (i32, i32), bounds: BoundsPolicy) -> Result<Self> {
         find_library()?;
         let mut version = (0, 0);
         // SAFETY: writes two integers.
         let asked = unsafe { sys::nvrtcVersion(&mut version.0, &mut version.1) };
         check(asked, "its version")?;
         Ok(Compiler {
-            architecture: architecture(capability, &architectures()?),
-            version,
             bounds,
+            architecture: architecture(capability, &architectures()?),
+            made_for: format!("{device}, NVRTC {}.{}", version.0, version.1),
             folder: Cache::open().ok().map(|cache| cache.cuda()),
         })
     }
@@ -106,7 +118,7 @@ impl Compiler {
 
     fn key(&self, source: &str) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("{} {:?}\n", self.architecture, self.version));
+        hash.update(format!("{} {}\n", self.made_for, self.architecture));
         hash.update(source);
         hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }

@@ -97,7 +97,7 @@ impl CudaDevice {
         let upload = Upload::new(&context).map_err(said)?;
         let download = Download::new(&context).map_err(said)?;
         Ok(CudaDevice {
-            compiler: Compiler::new(capability, bounds)?,
+            compiler: Compiler::new(&info.name, capability, bounds)?,
             info,
             limits,
             kernels: RefCell::default(),

@@ -14,6 +14,7 @@ use cudarc::driver::{CudaContext, DriverError, sys};
 use shardlight::device::{Backend, Device, DeviceInfo, DeviceKind};
 use shardlight::{Error, Result};
 
+pub use compile::{Code, Compiler};
 pub use device::CudaDevice;
 pub use naga_cuda::BoundsPolicy;
 

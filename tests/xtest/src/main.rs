@@ -4,6 +4,7 @@
 //! `N passed, N failed`: the tests of all runners, and one for each step that is a single check.
 
 mod counts;
+mod cuda;
 mod exec;
 mod lavapipe;
 mod mpi;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     counts::{Counts, Runner},
+    cuda,
     exec::{command, count_tests, files_with_ending, output, run},
     tools::{Tools, target_folder},
 };
@@ -91,6 +92,12 @@ pub const STEPS: &[Step] = &[
         about: "ranks in processes and in network namespaces, under mpirun",
         by_default: true,
         run: mpi,
+    },
+    Step {
+        name: "cuda",
+        about: "CUDA kernels: compiled by NVRTC, run by a driver or what stands in for one",
+        by_default: true,
+        run: cuda,
     },
     Step {
         name: "web",
@@ -207,6 +214,31 @@ fn mpi(tools: &Tools) -> Result<Counts> {
     // Every job has as many processes as there are cores, or more.
     let jobs = ["test", "--test", "mpi", "--", "--test-threads", "1"];
     counts.add(count_tests(&mut cargo(&jobs)?, Runner::Cargo)?);
+    Ok(counts)
+}
+
+fn cuda(tools: &Tools) -> Result<Counts> {
+    if !cfg!(target_os = "linux") {
+        println!("cuda: not run: what stands in for a driver is written for Linux");
+        return Ok(Counts::default());
+    }
+    build(tools)?;
+    let host = target_folder(&tools.root).join("cuda-host");
+    let mut counts = Counts::default();
+    if !cuda::has_driver() {
+        let script = tools.root.join("tests/cuda-host/build.sh");
+        run(command(&[&script, &host]).arg("test"))?;
+        counts.add(Counts::ONE_PASSED);
+    }
+    let mut cargo = tools.cargo();
+    cuda::environment(&mut cargo, &host, &tools.folder)?;
+    cargo.env("SHARDLIGHT_BIN", program(tools, "shardlight"));
+    cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    cargo.args(["--test", "cuda", "--test", "cuda_language"]);
+    counts.add(count_tests(
+        cargo.args(["--", "--nocapture"]),
+        Runner::Cargo,
+    )?);
     Ok(counts)
 }
 

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
+    cuda,
     exec::{apt_install, command, find_program, output, run},
     lavapipe::{self, Lavapipe},
     mpi,
@@ -179,6 +180,9 @@ impl Tools {
         self.install_python()?;
         self.install_vocabularies()?;
         mpi::install(&self.folder)?;
+        if cfg!(target_os = "linux") {
+            cuda::install(&self.folder)?;
+        }
         self.install_node()?;
         if find_chromium().is_none() {
             install_chromium()?;

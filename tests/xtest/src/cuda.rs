@@ -1,0 +1,81 @@
+//! NVIDIA's compiler, and the driver or what stands in for it (tests/cuda-host).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::exec::{apt_install, command, files_with_ending, find_program, output, run};
+
+/// Compiles for every driver since CUDA 13.0; a newer one writes PTX that those refuse.
+const NVRTC: &str = "nvidia-cuda-nvrtc==13.0.88";
+const LIBRARY: &str = "libnvrtc.so.13";
+
+/// Installs NVRTC and g++.
+///
+/// # Errors
+///
+/// If one is missing and cannot be installed; the message says what to install.
+pub fn install(tools: &Path) -> Result<()> {
+    if find_program("g++").is_none() {
+        apt_install(&["g++"])?;
+    }
+    let folder = tools.join("nvrtc");
+    if nvrtc(tools).is_none() {
+        let pip = [
+            "python3",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--upgrade",
+            "--target",
+        ];
+        run(command(&pip).arg(&folder).arg(NVRTC))
+            .with_context(|| format!("pip must reach an index that has {NVRTC}"))?;
+    }
+    let found = nvrtc(tools);
+    let found = found.with_context(|| format!("{}: no {LIBRARY} in {NVRTC}", folder.display()))?;
+    println!("nvrtc: {}", found.display());
+    Ok(())
+}
+
+fn nvrtc(tools: &Path) -> Option<PathBuf> {
+    let found = files_with_ending(&tools.join("nvrtc"), LIBRARY);
+    found.into_iter().next()
+}
+
+/// Does this machine have NVIDIA's driver?
+pub fn has_driver() -> bool {
+    output(&mut command(&["nvidia-smi", "-L"])).is_ok_and(|list| list.contains("GPU 0"))
+}
+
+/// Lets tests find a driver, or what stands in for one in the folder `host`, and NVRTC.
+///
+/// # Errors
+///
+/// If NVRTC is missing.
+pub fn environment(cargo: &mut Command, host: &Path, tools: &Path) -> Result<()> {
+    let nvrtc = nvrtc(tools).context("NVRTC is missing; run `cargo xtest tools`")?;
+    cargo.env("SHARDLIGHT_REQUIRE_CUDA", "1");
+    if has_driver() {
+        cargo.env("SHARDLIGHT_NVRTC", nvrtc);
+        return Ok(());
+    }
+    ensure!(
+        host.join("libcuda.so.1").is_file(),
+        "{}: not built",
+        host.display()
+    );
+    // Theirs first: the machine may have one of NVIDIA's libraries without a driver.
+    let mut folders = vec![host.to_owned()];
+    folders.extend(
+        std::env::var_os("LD_LIBRARY_PATH")
+            .iter()
+            .flat_map(std::env::split_paths),
+    );
+    cargo.env("LD_LIBRARY_PATH", std::env::join_paths(folders)?);
+    cargo.env("SHARDLIGHT_REAL_NVRTC", nvrtc);
+    Ok(())
+}
