@@ -1,6 +1,7 @@
 //! What the tests share: devices to test on, model files, recorded results.
 
 pub mod conformance;
+pub mod cuda;
 pub mod golden;
 
 use std::path::{Path, PathBuf};

@@ -5,42 +5,26 @@
 //! driver a failure.
 
 use std::collections::BTreeSet;
-use std::env;
-use std::ffi::{CString, c_char, c_int, c_void};
-use std::mem::forget;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::ptr::{null, null_mut};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{available_parallelism, scope};
 
-use libloading::Library;
 use pollster::block_on;
 use shardlight::builtin;
 use shardlight::comm::{Mesh, Sharding};
-use shardlight::device::{Backend, Device, register};
+use shardlight::device::{Device, register};
 use shardlight::kernels::{KERNELS, Kernel};
 use shardlight::session::{Event, GenerateOptions, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles};
 use shardlight_cli::cuda::{BACKEND, BoundsPolicy, Compiler, CudaDevice};
 use shardlight_tests::conformance::{Report, selected};
+use shardlight_tests::cuda::{Nvrtc, counters, there};
 use shardlight_tests::golden::greedy;
 use shardlight_tests::program;
-
-/// Is there a device?
-fn there() -> bool {
-    let found = BACKEND.list();
-    let wanted = env::var("SHARDLIGHT_REQUIRE_CUDA").is_ok_and(|v| v == "1");
-    assert!(!wanted || found.is_ok(), "{found:?}");
-    if let Err(e) = &found {
-        println!("nothing was run: {e}");
-    }
-    found.is_ok_and(|devices| !devices.is_empty())
-}
 
 fn open() -> Rc<dyn Device> {
     // An index beyond the end is a mistake of the kernel's, which no adapter shows.
@@ -131,91 +115,6 @@ fn compile(selected: &[&'static Kernel], nvrtc: &Nvrtc) -> usize {
 /// Code of an H200, and what every driver since compute capability 8.0 takes.
 const ARCHITECTURES: [&str; 2] = ["sm_90a", "compute_80"];
 
-/// NVIDIA's compiler beside the one that stands in for it.
-struct Nvrtc(Library);
-
-impl Nvrtc {
-    /// The library that `SHARDLIGHT_REAL_NVRTC` names.
-    fn open() -> Option<Self> {
-        let path = PathBuf::from(env::var_os("SHARDLIGHT_REAL_NVRTC")?);
-        let folder = path.parent().expect("a file lies in a folder");
-        let load = |path: &Path| {
-            // SAFETY: NVIDIA's own libraries.
-            let library = unsafe { Library::new(path) };
-            library.unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-        };
-        // It looks for this one by its name only.
-        forget(load(&folder.join("libnvrtc-builtins.so.13.0")));
-        Some(Nvrtc(load(&path)))
-    }
-
-    fn compile(&self, source: &str, architecture: &str) -> Result<(), String> {
-        let source = CString::new(source).map_err(|e| e.to_string())?;
-        let architecture = format!("--gpu-architecture={architecture}");
-        let architecture = CString::new(architecture).map_err(|e| e.to_string())?;
-        let options = [
-            architecture.as_ptr(),
-            c"--std=c++17".as_ptr(),
-            c"-w".as_ptr(),
-        ];
-        type Create = unsafe extern "C" fn(
-            *mut *mut c_void,
-            *const c_char,
-            *const c_char,
-            c_int,
-            *const c_void,
-            *const c_void,
-        ) -> c_int;
-        type Compile = unsafe extern "C" fn(*mut c_void, c_int, *const *const c_char) -> c_int;
-        type Size = unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int;
-        type Log = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int;
-        type Destroy = unsafe extern "C" fn(*mut *mut c_void) -> c_int;
-        // SAFETY: the functions' types are those of NVRTC's documentation; the program is destroyed once.
-        unsafe {
-            let function = |e: libloading::Error| e.to_string();
-            let create = self
-                .0
-                .get::<Create>(b"nvrtcCreateProgram")
-                .map_err(function)?;
-            let compile = self
-                .0
-                .get::<Compile>(b"nvrtcCompileProgram")
-                .map_err(function)?;
-            let log_size = self
-                .0
-                .get::<Size>(b"nvrtcGetProgramLogSize")
-                .map_err(function)?;
-            let log = self.0.get::<Log>(b"nvrtcGetProgramLog").map_err(function)?;
-            let destroy = self
-                .0
-                .get::<Destroy>(b"nvrtcDestroyProgram")
-                .map_err(function)?;
-            let mut program = null_mut();
-            let made = create(
-                &mut program,
-                source.as_ptr(),
-                c"main.cu".as_ptr(),
-                0,
-                null(),
-                null(),
-            );
-            if made != 0 {
-                return Err(format!("nvrtcCreateProgram: {made}"));
-            }
-            let compiled = compile(program, 3, options.as_ptr());
-            let mut size = 0;
-            log_size(program, &mut size);
-            let mut text = vec![0u8; size];
-            log(program, text.as_mut_ptr().cast());
-            destroy(&mut program);
-            match compiled {
-                0 => Ok(()),
-                _ => Err(String::from_utf8_lossy(&text).into_owned()),
-            }
-        }
-    }
-}
-
 #[test]
 fn every_kernel_compiles_and_executes() {
     if !there() {
@@ -297,20 +196,6 @@ fn models_say_what_they_say_on_the_cpu() {
             let got = greedy(&mut session(name, devices, mesh), &prompt, 24);
             assert_eq!(got, want, "{name} on {devices:?}, {mesh}");
         }
-    }
-}
-
-/// Launches, launches of graphs, allocations, ... of the driver that stands in for NVIDIA's.
-fn counters() -> Option<[u64; 8]> {
-    // SAFETY: the function writes eight numbers; a real driver has none of that name.
-    unsafe {
-        let driver = Library::new("libcuda.so.1").ok()?;
-        let read = driver
-            .get::<unsafe extern "C" fn(*mut u64)>(b"shardlight_cuda_host_counters")
-            .ok()?;
-        let mut out = [0; 8];
-        read(out.as_mut_ptr());
-        Some(out)
     }
 }
 

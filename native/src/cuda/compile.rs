@@ -211,16 +211,12 @@ fn check(result: nvrtcResult, what: &str) -> Result<()> {
 fn architectures() -> Result<Vec<i32>> {
     let mut count = 0;
     // SAFETY: writes one number.
-    check(
-        unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) },
-        "its architectures",
-    )?;
+    let asked = unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) };
+    check(asked, "the number of its architectures")?;
     let mut all = vec![0; count.max(0) as usize];
     // SAFETY: writes as many numbers as it said before.
-    check(
-        unsafe { sys::nvrtcGetSupportedArchs(all.as_mut_ptr()) },
-        "its architectures",
-    )?;
+    let asked = unsafe { sys::nvrtcGetSupportedArchs(all.as_mut_ptr()) };
+    check(asked, "its architectures")?;
     Ok(all)
 }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use cudarc::driver::{
     CudaFunction, CudaGraph, CudaStream, DriverError, LaunchConfig, PushKernelArg, sys,
@@ -10,7 +11,6 @@ use cudarc::driver::{
 use shardlight::Result;
 use shardlight::device::{Buffer, Prepared};
 use shardlight::recording::{Dispatch, PackedArgs, Recording, resolve};
-use std::sync::Arc;
 
 use super::device::{Compiled, CudaDevice};
 

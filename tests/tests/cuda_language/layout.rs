@@ -102,8 +102,9 @@ fn determinant(mut m: [[f64; 4]; 4]) -> f64 {
         product *= m[i][i];
         for j in i + 1..4 {
             let factor = m[j][i] / m[i][i];
-            for k in i..4 {
-                m[j][k] -= factor * m[i][k];
+            let row = m[i];
+            for (value, above) in m[j].iter_mut().zip(row).skip(i) {
+                *value -= factor * above;
             }
         }
     }

@@ -2,6 +2,9 @@
 
 use crate::run::{Shader, bits, driver, floats};
 
+/// A function and its definition.
+type Case = (&'static str, fn(f64) -> f64);
+
 const VALUES: [f32; 8] = [0.1, -0.7, 1.0, 2.5, -3.75, 0.0, 10.0, -0.5];
 
 #[test]
@@ -9,7 +12,7 @@ fn functions_of_one_number() {
     if !driver() {
         return;
     }
-    let plain: [(&str, fn(f64) -> f64); 17] = [
+    let plain: [Case; 17] = [
         ("sin(a)", f64::sin),
         ("cos(a)", f64::cos),
         ("tan(a)", f64::tan),
@@ -33,7 +36,7 @@ fn functions_of_one_number() {
         let body = body.replace("(a)", "(#a#)").replace("-a", "-#a#");
         check(&body, want, &VALUES);
     }
-    let positive: [(&str, fn(f64) -> f64); 4] = [
+    let positive: [Case; 4] = [
         ("log(#a#)", f64::ln),
         ("log2(#a#)", f64::log2),
         ("sqrt(#a#)", f64::sqrt),
@@ -42,7 +45,7 @@ fn functions_of_one_number() {
     for (body, want) in positive {
         check(body, want, &[0.1, 1.0, 2.5, 1e-20, 1e20, 3.0]);
     }
-    let inverse: [(&str, fn(f64) -> f64); 6] = [
+    let inverse: [Case; 6] = [
         ("asin(#a#)", f64::asin),
         ("acos(#a#)", f64::acos),
         ("atan(#a#)", f64::atan),
@@ -84,7 +87,7 @@ fn functions_of_several_numbers() {
     if !driver() {
         return;
     }
-    let cases: [(&str, fn(f64) -> f64); 13] = [
+    let cases: [Case; 13] = [
         ("pow(abs(#a#) + #a# * 0.0, #a# * 0.0 + 1.5)", |a| {
             a.abs().powf(1.5)
         }),
