@@ -1,10 +1,6 @@
 //! CUDA's driver and compiler, as tests need them: with a device, or with what stands in for one.
 
 use std::env;
-use std::ffi::{CString, c_char, c_int, c_void};
-use std::mem::forget;
-use std::path::{Path, PathBuf};
-use std::ptr::{null, null_mut};
 
 use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
@@ -39,101 +35,6 @@ pub fn counters() -> Option<[u64; 8]> {
         let mut out = [0; 8];
         read(out.as_mut_ptr());
         Some(out)
-    }
-}
-
-/// NVIDIA's compiler beside the one that stands in for it.
-#[derive(Debug)]
-pub struct Nvrtc(Library);
-
-impl Nvrtc {
-    /// The library that `SHARDLIGHT_REAL_NVRTC` names.
-    ///
-    /// # Panics
-    ///
-    /// When it does not load.
-    pub fn open() -> Option<Self> {
-        let path = PathBuf::from(env::var_os("SHARDLIGHT_REAL_NVRTC")?);
-        let folder = path.parent().expect("a file lies in a folder");
-        let load = |path: &Path| {
-            // SAFETY: NVIDIA's own libraries.
-            let library = unsafe { Library::new(path) };
-            library.unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-        };
-        // It looks for this one by its name only.
-        forget(load(&folder.join("libnvrtc-builtins.so.13.0")));
-        Some(Nvrtc(load(&path)))
-    }
-
-    /// Compiles CUDA C++ for an architecture.
-    ///
-    /// # Errors
-    ///
-    /// The compiler's log.
-    pub fn compile(&self, source: &str, architecture: &str) -> Result<(), String> {
-        let source = CString::new(source).map_err(|e| e.to_string())?;
-        let architecture = format!("--gpu-architecture={architecture}");
-        let architecture = CString::new(architecture).map_err(|e| e.to_string())?;
-        let options = [
-            architecture.as_ptr(),
-            c"--std=c++17".as_ptr(),
-            c"-w".as_ptr(),
-        ];
-        type Create = unsafe extern "C" fn(
-            *mut *mut c_void,
-            *const c_char,
-            *const c_char,
-            c_int,
-            *const c_void,
-            *const c_void,
-        ) -> c_int;
-        type Compile = unsafe extern "C" fn(*mut c_void, c_int, *const *const c_char) -> c_int;
-        type Size = unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int;
-        type Log = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int;
-        type Destroy = unsafe extern "C" fn(*mut *mut c_void) -> c_int;
-        // SAFETY: the functions' types are those of NVRTC's documentation; the program is destroyed once.
-        unsafe {
-            let function = |e: libloading::Error| e.to_string();
-            let create = self
-                .0
-                .get::<Create>(b"nvrtcCreateProgram")
-                .map_err(function)?;
-            let compile = self
-                .0
-                .get::<Compile>(b"nvrtcCompileProgram")
-                .map_err(function)?;
-            let log_size = self
-                .0
-                .get::<Size>(b"nvrtcGetProgramLogSize")
-                .map_err(function)?;
-            let log = self.0.get::<Log>(b"nvrtcGetProgramLog").map_err(function)?;
-            let destroy = self
-                .0
-                .get::<Destroy>(b"nvrtcDestroyProgram")
-                .map_err(function)?;
-            let mut program = null_mut();
-            let made = create(
-                &mut program,
-                source.as_ptr(),
-                c"main.cu".as_ptr(),
-                0,
-                null(),
-                null(),
-            );
-            if made != 0 {
-                return Err(format!("nvrtcCreateProgram: {made}"));
-            }
-            let compiled = compile(program, 3, options.as_ptr());
-            let mut size = 0;
-            log_size(program, &mut size);
-            let mut text = vec![0u8; size];
-            log(program, text.as_mut_ptr().cast());
-            destroy(&mut program);
-            match compiled {
-                0 => Ok(()),
-                _ => Err(String::from_utf8_lossy(&text).into_owned()),
-            }
-        }
     }
 }
 

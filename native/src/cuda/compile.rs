@@ -39,16 +39,6 @@ pub struct Code {
 }
 
 impl Compiler {
-    /// One that only translates: it needs no NVRTC.
-    pub fn translator(bounds: BoundsPolicy) -> Self {
-        Compiler {
-            bounds,
-            architecture: String::new(),
-            made_for: String::new(),
-            folder: None,
-        }
-    }
-
     /// For a device of this name and compute capability.
     ///
     /// # Errors
