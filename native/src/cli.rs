@@ -333,7 +333,7 @@ pub struct ModelName {
 #[derive(Args, Debug, Clone)]
 pub struct Device {
     /// `auto` (a real GPU, else the CPU), `cpu`, `gpu`, `gpu:N` of `shardlight devices`, or a backend:
-    /// `vulkan`, `metal`, `dx12`.
+    /// `vulkan`, `metal`, `dx12`, `cuda` (`cuda:N`).
     #[arg(long, default_value = "auto", env = "SHARDLIGHT_DEVICE")]
     pub device: DeviceChoice,
 }

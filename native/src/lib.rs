@@ -25,11 +25,12 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{Cli, Command};
+use shardlight::device;
 
 /// The command `shardlight`.
 pub fn main() -> ExitCode {
     exit::install_panic_hook();
-    shardlight::device::register(&cuda::BACKEND);
+    device::register(&cuda::BACKEND);
     exit::report(run(Cli::parse()))
 }
 

@@ -64,6 +64,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
+    // Before the arguments: `--device cuda` is known then.
+    shardlight::device::register(&crate::cuda::BACKEND);
     let name = "shardlight-mpi";
     let parsed = Cli::command().name(name).bin_name(name).try_get_matches();
     let matches = job::agree(parsed.map_err(|error| {
