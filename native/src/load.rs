@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use shardlight::builtin::{self, TINY_MOE_NAME, TINY_NAME};
 use shardlight::comm::Process;
+use shardlight::device::DeviceInfo;
 use shardlight::session::{Progress, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 
@@ -27,6 +28,14 @@ pub enum Origin {
     Builtin(&'static str, &'static [u8]),
     /// These files: one GGUF file, or config.json and its companions.
     Files(Vec<PathBuf>),
+}
+
+/// What is told when `auto` takes another device than the best one.
+pub fn fallback(reason: &str, device: &DeviceInfo) -> String {
+    match device.kind.is_gpu() {
+        true => format!("{reason}; running on {device}"),
+        false => format!("no GPU: {reason}; running on the CPU"),
+    }
 }
 
 /// Finds what `name` means, and fetches it if it is in the catalogue.
@@ -232,8 +241,8 @@ pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyho
         }
         None => pollster::block_on(sharding.open(replica, &clock, &|device| device))?,
     };
-    if let Some(reason) = opened.no_gpu {
-        ui.aside(format_args!("no GPU: {reason}; running on the CPU"));
+    if let (Some(reason), Some(device)) = (opened.no_gpu, opened.world.devices().first()) {
+        ui.aside(fallback(&reason, device.info()));
     }
     let options = SessionOptions {
         context_length: args.ctx.map(|tokens| tokens as usize),

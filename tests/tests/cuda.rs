@@ -317,3 +317,42 @@ fn without_a_driver_it_says_so() {
         "{output:?}"
     );
 }
+
+#[test]
+fn a_driver_without_nvrtc_is_told() {
+    let path = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let driver = env::split_paths(&path).map(|f| f.join("libcuda.so.1"));
+    let Some(driver) = driver.into_iter().find(|file| file.is_file()) else {
+        println!("nothing was tested: LD_LIBRARY_PATH holds no driver");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::copy(&driver, folder.path().join("libcuda.so.1")).expect("it can be copied");
+    let run = |device: &str| {
+        let mut command = Command::new(program("shardlight"));
+        command.args([
+            "run",
+            "-m",
+            builtin::TINY_NAME,
+            "--device",
+            device,
+            "-n",
+            "4",
+            PROMPT,
+        ]);
+        command
+            .env("LD_LIBRARY_PATH", folder.path())
+            .env_remove("SHARDLIGHT_NVRTC");
+        command.output().expect("it starts")
+    };
+    let reason = "cuda: no NVRTC library (libnvrtc.so.13) found";
+    let output = run("cuda");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains(reason), "{told}");
+    // `auto` takes what there is, and says why.
+    let output = run("auto");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains(reason), "{told}");
+}

@@ -66,11 +66,11 @@ pub struct Process<'a> {
     pub gather: &'a dyn Fn(f64) -> Vec<f64>,
 }
 
-/// A world, and why it has no GPU where `auto` fell back to the CPU device.
+/// A world, and why `auto` fell back to the CPU device, or to another GPU than the best one.
 pub struct Opened {
     /// The world.
     pub world: World,
-    /// Why there is no GPU.
+    /// Why there is no GPU, or not the best one.
     pub no_gpu: Option<String>,
 }
 

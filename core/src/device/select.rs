@@ -33,11 +33,11 @@ pub trait Backend: Sync {
     /// What `--device` calls it, and the `backend` of its devices.
     fn name(&self) -> &'static str;
 
-    /// Its devices by number; `auto` takes the first one before every other GPU.
+    /// Its devices by number; `auto` takes the first one before every other GPU. None on a machine that has no driver.
     ///
     /// # Errors
     ///
-    /// [`Error::Device`] with the reason why there are none.
+    /// [`Error::Device`] when there is a driver and it fails.
     fn list(&self) -> Result<Vec<DeviceInfo>>;
 
     /// Opens one of them.
@@ -197,7 +197,7 @@ pub async fn open(choice: &DeviceChoice) -> Result<Rc<dyn Device>> {
     Ok(open_with_reason(choice).await?.0)
 }
 
-/// As [`open`]; where `auto` falls back to the CPU device, with the reason why it takes no GPU.
+/// As [`open`]; where `auto` falls back to the CPU device, or to another GPU than the best one, with the reason.
 ///
 /// # Errors
 ///
@@ -216,12 +216,15 @@ pub async fn open_with_reason(choice: &DeviceChoice) -> Result<(Rc<dyn Device>, 
         }
         DeviceChoice::Auto => {
             for backend in registered() {
-                // Most machines have none: that is no news.
-                if backend.list().is_ok_and(|devices| !devices.is_empty()) {
-                    match backend.open(0) {
-                        Ok(device) => return Ok((device, None)),
-                        Err(e) => refused.push(e.to_string()),
-                    }
+                let opened = match backend.list() {
+                    // Most machines have none: that is no news.
+                    Ok(devices) if devices.is_empty() => continue,
+                    Ok(_) => backend.open(0),
+                    Err(e) => Err(e),
+                };
+                match opened {
+                    Ok(device) => return Ok((device, None)),
+                    Err(e) => refused.push(e.to_string()),
                 }
             }
         }
@@ -243,8 +246,14 @@ pub async fn open_with_reason(choice: &DeviceChoice) -> Result<(Rc<dyn Device>, 
     {
         let number = infos[..picked].iter().filter(|d| d.kind.is_gpu()).count();
         match gpus.swap_remove(number).open().await {
-            Ok(device) => Ok((Rc::new(device), None)),
-            Err(e) if *choice == DeviceChoice::Auto => Ok((Rc::new(cpu), Some(e.to_string()))),
+            Ok(device) => {
+                let reason = (!refused.is_empty()).then(|| refused.join("; "));
+                Ok((Rc::new(device), reason))
+            }
+            Err(e) if *choice == DeviceChoice::Auto => {
+                refused.push(e.to_string());
+                Ok((Rc::new(cpu), Some(refused.join("; "))))
+            }
             Err(e) => Err(e),
         }
     }

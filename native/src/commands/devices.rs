@@ -5,6 +5,7 @@ use serde_json::json;
 use shardlight::device::{self, DeviceChoice};
 
 use crate::cli::Devices;
+use crate::load;
 use crate::out::Out;
 use crate::ui::Ui;
 
@@ -44,9 +45,9 @@ pub fn run(args: &Devices) -> anyhow::Result<()> {
     }
     out.line(style("* is what --device auto takes").dim())?;
     out.finish()?;
-    let (_, reason) = pollster::block_on(device::open_with_reason(&DeviceChoice::Auto))?;
+    let (device, reason) = pollster::block_on(device::open_with_reason(&DeviceChoice::Auto))?;
     if let Some(reason) = reason {
-        Ui::new(false).aside(format_args!("no GPU: {reason}; running on the CPU"));
+        Ui::new(false).aside(load::fallback(&reason, device.info()));
     }
     Ok(())
 }

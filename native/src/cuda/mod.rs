@@ -31,6 +31,9 @@ impl Backend for Cuda {
     }
 
     fn list(&self) -> Result<Vec<DeviceInfo>> {
+        if !has_driver() {
+            return Ok(Vec::new());
+        }
         driver()?;
         let count = CudaContext::device_count().map_err(|e| refused("cuda", e))?;
         (0..count).map(info).collect()
@@ -64,10 +67,15 @@ fn words(error: DriverError) -> String {
     }
 }
 
+/// Is there a driver's library? Without it, every other call would panic.
+fn has_driver() -> bool {
+    // SAFETY: it only looks for the library.
+    unsafe { sys::is_culib_present() }
+}
+
 /// Makes sure that there is a driver.
 fn driver() -> Result<()> {
-    // SAFETY: it only looks for the library; without it, every other call would panic.
-    if !unsafe { sys::is_culib_present() } {
+    if !has_driver() {
         let library = match cfg!(windows) {
             true => "nvcuda.dll",
             false => "libcuda.so.1",

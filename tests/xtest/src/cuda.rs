@@ -76,6 +76,7 @@ pub fn environment(cargo: &mut Command, host: &Path, tools: &Path) -> Result<()>
             .flat_map(std::env::split_paths),
     );
     cargo.env("LD_LIBRARY_PATH", std::env::join_paths(folders)?);
+    cargo.env_remove("SHARDLIGHT_NVRTC");
     cargo.env("SHARDLIGHT_REAL_NVRTC", nvrtc);
     Ok(())
 }
