@@ -77,6 +77,12 @@ pub fn environment(cargo: &mut Command, host: &Path, tools: &Path) -> Result<()>
     );
     cargo.env("LD_LIBRARY_PATH", std::env::join_paths(folders)?);
     cargo.env_remove("SHARDLIGHT_NVRTC");
+    // A runner that starts programs by a loader of its own hides that path.
+    let runner = format!(
+        "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",
+        std::env::consts::ARCH.to_uppercase()
+    );
+    cargo.env_remove(runner).env_remove("SHARDLIGHT_RUNNER");
     cargo.env("SHARDLIGHT_REAL_NVRTC", nvrtc);
     Ok(())
 }
