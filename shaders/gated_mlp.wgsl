@@ -9,6 +9,7 @@
 // y          (T, NY)  f32     write
 // pairs      u32              read, with EXPERTS, see shared/experts.wgsl: T are pairs, each with its
 //                             own N rows from GATE0, UP0, GATE_BIAS0 and UP_BIAS0 on
+// norm       (K,)     f32     read, with NORM, for few tokens: x is RMS-normalised first, with this weight
 //
 // Dispatch: for few tokens one workgroup for ROWS rows and TB tokens, see shared/rows.wgsl; for
 // many, with TILE, one for a tile, see shared/tiles.wgsl; with SERIAL an invocation for a few rows,

@@ -83,6 +83,7 @@ pub const KERNELS: &[Source] = &[
     ),
     ("one_hot", include_str!("one_hot.wgsl")),
     ("qkv_append", include_str!("qkv_append.wgsl")),
+    ("qkv_product", include_str!("qkv_product.wgsl")),
     (
         "quantize_activations",
         include_str!("quantize_activations.wgsl"),
@@ -138,6 +139,7 @@ pub const SHARED: &[Source] = &[
     ("f16", include_str!("shared/f16.wgsl")),
     ("f32", include_str!("shared/f32.wgsl")),
     ("gated", include_str!("shared/gated.wgsl")),
+    ("kv_pack", include_str!("shared/kv_pack.wgsl")),
     ("kv_store", include_str!("shared/kv_store.wgsl")),
     ("linear", include_str!("shared/linear.wgsl")),
     ("mxfp4", include_str!("shared/mxfp4.wgsl")),

@@ -7,9 +7,11 @@
 // y         (T, NY)        f32     write
 // pairs     u32                    read, with EXPERTS, see shared/experts.wgsl: T are pairs, each with
 //                                  its own N rows of w; ROW0 is the place of w's first row in bias
+// norm      (K,)           f32     read, with NORM: x is RMS-normalised first, with this weight
 //
 // For few tokens: what costs is reading w, once for TB tokens. Dispatch: one workgroup for ROWS
-// rows and TB tokens, see shared/rows.wgsl, or with SERIAL shared/serial.wgsl. Sums are f32. Reference: core/src/kernels/matvec.rs.
+// rows and TB tokens, see shared/rows.wgsl, or with SERIAL shared/serial.wgsl. Sums are f32.
+// Source: arXiv:1910.07467, eq. 4. Reference: core/src/kernels/matvec.rs.
 
 const K: u32 = 576u;
 

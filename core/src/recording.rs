@@ -5,12 +5,14 @@
 //! lives in buffers. Scratch memory is planned when the recording is prepared: two scratch tensors
 //! that are never alive at once share a buffer.
 
+mod fuse;
+
 use std::fmt;
 use std::rc::Rc;
 
 use crate::comm::{Collective, Placement};
 use crate::device::{Buffer, Limits};
-use crate::kernels::{Kernel, Params, Variant, expert_count};
+use crate::kernels::{Access, Kernel, Params, Variant, expert_count};
 use crate::tensor::{Storage, Tensor};
 use crate::weights::source::LocalFuture;
 use crate::{DType, Error, Result};
@@ -29,6 +31,13 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
+    /// The tensors that it writes.
+    pub fn written(&self) -> impl Iterator<Item = &Tensor> {
+        let bindings = self.kernel.bindings.iter().zip(&self.bindings);
+        let written = bindings.filter(|(binding, _)| binding.access == Access::Write);
+        written.filter_map(|(_, tensor)| tensor.as_ref())
+    }
+
     /// The variant that a device with these limits runs.
     ///
     /// # Errors
@@ -456,6 +465,10 @@ impl Recording {
         let mut free_after: Vec<usize> = Vec::new();
         let mut slot = vec![0; self.scratch.len()];
         for s in order {
+            // What nobody uses any more needs no memory.
+            if first[s] == NEVER && last[s] != NEVER && !buffers.is_empty() {
+                continue;
+            }
             // Best fit among the free buffers: the smallest that is large enough, else the largest.
             let bytes = self.scratch[s];
             let free =

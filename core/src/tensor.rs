@@ -44,6 +44,15 @@ impl Tensor {
         Tensor::new(self.storage.clone(), self.dtype, shape)
     }
 
+    /// Do both lie in the same buffer?
+    pub fn shares_memory(&self, other: &Tensor) -> bool {
+        match (&self.storage, &other.storage) {
+            (Storage::Buffer(a), Storage::Buffer(b)) => a.address() == b.address(),
+            (Storage::Scratch(a), Storage::Scratch(b)) => a == b,
+            _ => false,
+        }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

@@ -33,7 +33,14 @@ struct Args {
 #if EXPERTS
 @group(0) @binding(6) var<storage, read> pairs: array<u32>;
 #endif
-@group(0) @binding(7) var<uniform> args: Args;
+#if NORM
+#if X4
+@group(0) @binding(7) var<storage, read> norm: array<vec4<f32>>;
+#else
+@group(0) @binding(7) var<storage, read> norm: array<f32>;
+#endif
+#endif
+@group(0) @binding(8) var<uniform> args: Args;
 
 #if EXPERTS
 #import experts

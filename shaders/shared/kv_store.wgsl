@@ -1,24 +1,10 @@
 // put: part `part` of a row of `size` keys or values goes to row `to` of its cache. The kernel declares k_cache
 // and v_cache, arrays of `packed`, and pair(value, i): elements 2 i and 2 i + 1 of the row.
 //
-// f16 (KV_F16): pairs packed in u32, held to +-65504. q8_0 (KV_Q8_0): rows as core/src/weights/planar.rs has
+// f32 and f16: see kv_pack.wgsl. q8_0 (KV_Q8_0): rows as core/src/weights/planar.rs has
 // them, d = max |x| / 127 of 32 elements; sizes are multiples of 32.
 
-#if KV_F16
-alias packed = u32;
-fn pack(pair: vec2<f32>) -> packed {
-    return pack2x16float(clamp(pair, vec2<f32>(-65504.0), vec2<f32>(65504.0)));
-}
-#else
-#if KV_Q8_0
-alias packed = u32;
-#else
-alias packed = vec2<f32>;
-fn pack(pair: vec2<f32>) -> packed {
-    return pair;
-}
-#endif
-#endif
+#import kv_pack
 
 #if KV_Q8_0
 // Elements of a part.

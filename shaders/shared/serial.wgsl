@@ -4,7 +4,7 @@
 //
 // Everything is written out: compilers for CPUs keep arrays and what is indexed by a variable in
 // memory. R4: four rows, otherwise two; each chunk of x is read once for all of them. TILED: the four
-// tokens are pairs of a tile, see experts.wgsl.
+// tokens are pairs of a tile, see experts.wgsl. NORM and QUADS: see rows.wgsl.
 
 const WG: u32 = 8u;
 const CHUNKS: u32 = (K + 31u) / 32u;
@@ -73,8 +73,12 @@ fn eights_of(b: Blocks, j: u32) -> Eights {
 }
 
 fn add_product(sums: Column, e: Eights, token: u32, quad: u32) -> Column {
-    let lo = x_at(token, quad);
-    let hi = x_at(token, quad + 1u);
+    var lo = x_at(token, quad);
+    var hi = x_at(token, quad + 1u);
+#if NORM
+    lo *= norm_at(quad);
+    hi *= norm_at(quad + 1u);
+#endif
     return Column(
         sums.r0 + dot8(e.r0, lo, hi),
         sums.r1 + dot8(e.r1, lo, hi),
@@ -85,12 +89,40 @@ fn add_product(sums: Column, e: Eights, token: u32, quad: u32) -> Column {
     );
 }
 
-fn store_column(t: u32, n: u32, sums: Column) {
+#if NORM
+fn scale_of(token: u32) -> f32 {
+    var squares = 0.0;
+    for (var quad = 0u; quad < (K + 3u) / 4u; quad += 1u) {
+        let four = x_at(token, quad);
+        squares += dot(four, four);
+    }
+    return rms_scale(squares);
+}
+#endif
+
+fn store_column(t: u32, n: u32, token: u32, raw: Column) {
+#if NORM
+    let scale = scale_of(token);
+    let sums = Column(
+        raw.r0 * scale,
+        raw.r1 * scale,
+#if R4
+        raw.r2 * scale,
+        raw.r3 * scale,
+#endif
+    );
+#else
+    let sums = raw;
+#endif
+#if QUADS
+    store_quad(t, n, vec4<f32>(sums.r0, sums.r1, sums.r2, sums.r3));
+#else
     store(t, n, sums.r0);
     store(t, n + 1u, sums.r1);
 #if R4
     store(t, n + 2u, sums.r2);
     store(t, n + 3u, sums.r3);
+#endif
 #endif
 }
 
@@ -177,10 +209,10 @@ fn main(
         c3 = add_product(c3, e3, tokens.w, quad + 6u);
 #endif
     }
-    store_column(to.x, n, c0);
+    store_column(to.x, n, tokens.x, c0);
 #if TB4
-    store_column(to.y, n, c1);
-    store_column(to.z, n, c2);
-    store_column(to.w, n, c3);
+    store_column(to.y, n, tokens.y, c1);
+    store_column(to.z, n, tokens.z, c2);
+    store_column(to.w, n, tokens.w, c3);
 #endif
 }

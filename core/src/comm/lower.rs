@@ -107,7 +107,7 @@ fn writes(recording: &Recording) -> Vec<usize> {
     };
     for item in recording.items() {
         match item {
-            Item::Dispatch(d) => outputs(d).for_each(&mut count),
+            Item::Dispatch(d) => d.written().for_each(&mut count),
             Item::Collective(c) => c.output.iter().for_each(&mut count),
             Item::Paged(_) | Item::EndPaged => {}
         }
@@ -126,21 +126,13 @@ fn written_buffers(ranks: &[Recording]) -> HashSet<usize> {
             }
         };
         match item {
-            Item::Dispatch(d) => outputs(d).for_each(&mut note),
+            Item::Dispatch(d) => d.written().for_each(&mut note),
             Item::Collective(c) => c.output.iter().for_each(&mut note),
             Item::Paged(p) => p.by.written().iter().for_each(&mut note),
             Item::EndPaged => {}
         }
     }
     written
-}
-
-fn outputs(dispatch: &Dispatch) -> impl Iterator<Item = &Tensor> {
-    let bindings = dispatch.kernel.bindings.iter().zip(&dispatch.bindings);
-    bindings.filter_map(|(binding, tensor)| match binding.access {
-        Access::Write => tensor.as_ref(),
-        _ => None,
-    })
 }
 
 /// Names a dispatch by what it computes: device, kernel and inputs. Parameters are compared.
@@ -305,14 +297,16 @@ impl<'a> Lowering<'a> {
 
     fn dispatch(&mut self, rank: usize, dispatch: &Dispatch) -> Result<()> {
         let constant = (dispatch.bindings.iter().flatten()).all(|t| self.is_constant(rank, t));
-        let scratch = outputs(dispatch).all(|t| matches!(t.storage, Storage::Scratch(_)));
+        let scratch = dispatch
+            .written()
+            .all(|t| matches!(t.storage, Storage::Scratch(_)));
         let shared = constant && scratch && self.lowered.recordings.len() < self.ranks.len();
         let key = shared.then(|| self.key(rank, dispatch));
         if let Some(key) = &key
             && let Some(found) = self.made.get(key)
             && let Some((_, slots)) = found.iter().find(|(p, _)| *p == dispatch.params)
         {
-            for (output, slot) in outputs(dispatch).zip(slots.clone()) {
+            for (output, slot) in dispatch.written().zip(slots.clone()) {
                 self.alias(rank, output, slot);
             }
             return Ok(());
@@ -322,7 +316,7 @@ impl<'a> Lowering<'a> {
             *tensor = self.map(rank, tensor);
         }
         if let Some(key) = key {
-            let slots = outputs(&mapped).filter_map(|t| match t.storage {
+            let slots = mapped.written().filter_map(|t| match t.storage {
                 Storage::Scratch(slot) => Some(slot),
                 Storage::Buffer(_) => None,
             });
@@ -563,7 +557,7 @@ impl<'a> Lowering<'a> {
                 continue;
             }
             let mapped = self.map(*rank, output);
-            if same_memory(&mapped, input) {
+            if mapped.shares_memory(input) {
                 continue;
             }
             let n = input.len();
@@ -730,14 +724,6 @@ fn residual(dispatch: &Dispatch) -> Option<usize> {
     let bindings = dispatch.kernel.bindings;
     let found = bindings.iter().position(|b| b.name == "residual")?;
     (product && dispatch.bindings[found].is_none()).then_some(found)
-}
-
-fn same_memory(a: &Tensor, b: &Tensor) -> bool {
-    match (&a.storage, &b.storage) {
-        (Storage::Buffer(a), Storage::Buffer(b)) => a.address() == b.address(),
-        (Storage::Scratch(a), Storage::Scratch(b)) => a == b,
-        _ => false,
-    }
 }
 
 /// The device's tensor of a rank's, after lowering.

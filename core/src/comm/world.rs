@@ -119,13 +119,14 @@ impl World {
     /// # Errors
     ///
     /// Those of [`Device::prepare`]; [`Error::Invalid`] when ranks wait for each other.
-    pub async fn prepare(&self, recordings: Vec<Recording>) -> Result<Program> {
-        let inner = if let [recording] = &recordings[..]
+    pub async fn prepare(&self, mut recordings: Vec<Recording>) -> Result<Program> {
+        let inner = if let [recording] = &mut recordings[..]
             && recording.items().len() == recording.dispatches().count()
         {
+            let recording = std::mem::take(recording).fuse(self.devices[0].limits());
             let slots = (0..recording.scratch_sizes().len()).map(Some).collect();
             Inner {
-                prepared: vec![self.devices[0].prepare(recording).await?],
+                prepared: vec![self.devices[0].prepare(&recording).await?],
                 steps: vec![Step::Run {
                     device: 0,
                     segment: 0,
@@ -138,8 +139,9 @@ impl World {
         } else {
             let lowered = lower::lower(&recordings, &self.device_of)?;
             let mut prepared = Vec::with_capacity(self.devices.len());
-            for (device, recording) in self.devices.iter().zip(&lowered.recordings) {
-                prepared.push(device.prepare(recording).await?);
+            for (device, recording) in self.devices.iter().zip(lowered.recordings) {
+                let recording = recording.fuse(device.limits());
+                prepared.push(device.prepare(&recording).await?);
             }
             Inner {
                 prepared,

@@ -4,12 +4,12 @@
 //!
 //! Params: those of [`Size`], the weights' types `GATE` and `UP`, the activation `ACT`, the switch
 //! `BIAS`; where the rows begin in the weights and biases: `GATE0`, `UP0`, `GATE_BIAS0`,
-//! `UP_BIAS0`; with the switch `EXPERTS` those of [`Pairs`]. With the switch `CLAMP` it is
+//! `UP_BIAS0`; with the switch `EXPERTS` those of [`Pairs`], or with `NORM` `EPS`: x is RMS-normalised. With the switch `CLAMP` it is
 //! `act(min(gate, LIMIT)) * (clamp(up, -LIMIT, LIMIT) + 1)` (gpt-oss; transformers, `GptOssExperts`).
 
 use super::linear::{
-    Pairs, Size, by_rows, by_tiles, expert_cases, inner_lengths, product, rows_of, with_pairs,
-    x_and_pairs, x_and_y,
+    Pairs, Size, by_rows, by_tiles, expert_cases, inner_lengths, norm_case, normalised, product,
+    rows_of, with_pairs, x_and_pairs, x_and_y,
 };
 use super::{Access, Activation, Binding, Case, HostArray, Kernel, Order, Params, Variant};
 use crate::DType;
@@ -27,6 +27,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::optional("up_bias", Access::Read),
         Binding::new("y", Access::Write),
         Binding::optional("pairs", Access::Read),
+        Binding::optional("norm", Access::Read),
     ],
     uniforms: with_pairs![
         "T",
@@ -82,6 +83,7 @@ pub fn clamped(p: Params, limit: Option<f32>) -> Params {
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
     let few = match p.is("EXPERTS") {
         true => p.get("TT") == 0,
+        false if p.is("NORM") => true,
         false => p.get("T") <= FEW_TOKENS,
     };
     if few {
@@ -98,11 +100,12 @@ fn activation(p: &Params) -> Activation {
 
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let (size, act) = (Size::of(p), activation(p));
+    let x = normalised(p, &arrays[0], &arrays[7]);
     for (t, of, own) in rows_of(p, &arrays[6]) {
         for n in 0..size.rows {
             let sum = |i: usize, first: &str, bias: &str| {
                 let row = p.size(first) + own + n;
-                let sum = product(&arrays[i], row, &arrays[0], of, size.inner);
+                let sum = product(&arrays[i], row, &x, of, size.inner);
                 let bias = (p.is("BIAS")).then(|| arrays[i + 2][p.size(bias) + own + n]);
                 sum + bias.unwrap_or(0.0)
             };
@@ -132,6 +135,7 @@ fn case(size: Size, first: First, gate: DType, up: DType, act: Activation) -> Ca
             first.bias.map(|(gate, _)| bias(7, gate)),
             first.bias.map(|(_, up)| bias(8, up)),
             Some(y),
+            None,
             None,
         ],
         // Tiles of f16 round, see matmul; f32 variants are far below.
@@ -206,6 +210,12 @@ fn cases() -> Vec<Case> {
         case.params = clamped(case.params, Some([7.0, 0.5][i]));
         cases.push(case);
     }
+    for (i, &dtype) in DType::WEIGHTS.iter().enumerate() {
+        let inner = inner_lengths(dtype)[i % 2];
+        let size = Size::new([1, 3, 4][i % 3], [37, 64, 131][i % 3], inner);
+        let plain = case(size, whole, dtype, dtype, Activation::Silu);
+        cases.push(norm_case(plain, 7, inner));
+    }
     for tiles in [false, true] {
         let tokens = if tiles {
             [7, 33, 64, 131]
@@ -253,6 +263,7 @@ fn expert_case(i: usize, pairs: Pairs, ids: &[u32]) -> Case {
             first.bias.map(|(_, up)| bias(8, up)),
             Some(HostArray::random(2, &[size.tokens, size.columns])),
             Some(words),
+            None,
         ],
         // What is cut off is missing from the norm, not from the rounding of long sums.
         bound: match (pairs.order, limit) {

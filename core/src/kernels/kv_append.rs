@@ -9,6 +9,8 @@
 //! multiples of 32), `S` cache capacity, `KV_F16`, `KV_Q8_0`, `HEADS_FIRST` (k and v are
 //! (B, KVH, T, D) instead of (B, T, KVH, D)).
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
@@ -87,7 +89,7 @@ fn cpu(d: &CpuDispatch<'_>) {
     for (from, to, size) in [(0, 2, p.size("D")), (1, 3, p.size("DV"))] {
         let from = d.f32(from);
         let from = &*from;
-        append(d, to, [heads, size], pos, |g, t, row| {
+        append(d, to, 0..heads, size, pos, |g, t, row| {
             let at = match heads_first {
                 true => g * tokens + t,
                 false => (g / kv_heads * tokens + t) * kv_heads + g % kv_heads,
@@ -97,12 +99,13 @@ fn cpu(d: &CpuDispatch<'_>) {
     }
 }
 
-/// Writes rows of `size` elements to the cache `to` of so many heads from row `pos` on: `fill` gives that of a
+/// Writes rows of `size` elements to the cache `to` of these heads from row `pos` on: `fill` gives that of a
 /// head and a token. Of the params, `T`, `S` and the cache's type are read.
 pub(super) fn append(
     d: &CpuDispatch<'_>,
     to: usize,
-    [heads, size]: [usize; 2],
+    heads: Range<usize>,
+    size: usize,
     pos: usize,
     fill: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) {
@@ -111,7 +114,7 @@ pub(super) fn append(
         store(
             d,
             &mut d.write::<u8>(to),
-            [heads, size, row],
+            (heads, size, row),
             pos,
             fill,
             |from, to| {
@@ -122,7 +125,7 @@ pub(super) fn append(
         store(
             d,
             &mut d.write::<u16>(to),
-            [heads, size, size],
+            (heads, size, size),
             pos,
             fill,
             |from, to| {
@@ -135,7 +138,7 @@ pub(super) fn append(
         store(
             d,
             &mut d.write::<f32>(to),
-            [heads, size, size],
+            (heads, size, size),
             pos,
             fill,
             |from, to| {
@@ -149,7 +152,7 @@ pub(super) fn append(
 fn store<E: Send>(
     d: &CpuDispatch<'_>,
     cache: &mut [E],
-    [heads, size, row]: [usize; 3],
+    (heads, size, row): (Range<usize>, usize, usize),
     pos: usize,
     fill: impl Fn(usize, usize, &mut [f32]) + Sync,
     pack: impl Fn(&[f32], &mut [E]) + Sync,
@@ -165,12 +168,13 @@ fn store<E: Send>(
         }
     };
     let len = capacity * row;
-    let heads = &mut cache[..heads * len];
+    let first = heads.start;
+    let heads = &mut cache[first * len..heads.end * len];
     if rows * size < 2048 {
         let heads = heads.chunks_mut(len).enumerate();
-        heads.for_each(|(g, head)| one_head(g, head));
+        heads.for_each(|(g, head)| one_head(first + g, head));
     } else {
-        cpu::for_each_chunk(heads, len, one_head);
+        cpu::for_each_chunk(heads, len, |g, head| one_head(first + g, head));
     }
 }
 

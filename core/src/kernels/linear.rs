@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{HostArray, Order, Params, Variant, expert_order, fold};
+use super::{Case, HostArray, Order, Params, Variant, expert_order, fold};
 use crate::DType;
 use crate::device::{DeviceKind, Limits};
 
@@ -134,6 +134,11 @@ fn serial(name: &'static str, p: &Params, limits: &Limits, rows: u32) -> Variant
 
 /// Variants for few tokens, best first; `most` rows an invocation at most.
 pub(super) fn by_rows(p: &Params, limits: &Limits, most: u32) -> Vec<Variant> {
+    rows_between(p, limits, [1, most])
+}
+
+/// The same with a least number of rows an invocation, too.
+pub(super) fn rows_between(p: &Params, limits: &Limits, [least, most]: [u32; 2]) -> Vec<Variant> {
     let (n, t, chunks) = (p.get("N"), p.get("T"), p.get("K").div_ceil(CHUNK));
     // Each pair has rows of its own.
     let most_tokens = if p.is("EXPERTS") { 1 } else { 4 };
@@ -145,7 +150,7 @@ pub(super) fn by_rows(p: &Params, limits: &Limits, most: u32) -> Vec<Variant> {
         4096..16384 => 2,
         _ => 4,
     };
-    let r = r.min(if tb > 1 { 2 } else { most });
+    let r = r.min(if tb > 1 { 2 } else { most }).max(least);
     let groups = |rows: u32| fold(n.div_ceil(rows) * t.div_ceil(tb), limits);
     let variant = |name, rows| {
         Variant::new(name, groups(rows))
@@ -217,6 +222,32 @@ pub(super) fn by_tiles(p: &Params, limits: &Limits, rows: u32) -> Vec<Variant> {
 pub(super) fn product(w: &[f64], n: usize, x: &[f64], t: usize, inner: usize) -> f64 {
     let (w, x) = (&w[n * inner..][..inner], &x[t * inner..][..inner]);
     w.iter().zip(x).map(|(w, x)| w * x).sum()
+}
+
+/// The rows of x, with the switch `NORM` RMS-normalised with the weight `norm` (arXiv:1910.07467, eq. 4).
+pub(super) fn normalised(p: &Params, x: &[f64], norm: &[f64]) -> Vec<f64> {
+    let mut x = x.to_vec();
+    if p.is("NORM") {
+        for row in x.chunks_exact_mut(norm.len()) {
+            let squares: f64 = row.iter().map(|x| x * x).sum();
+            let scale = 1.0 / (squares / norm.len() as f64 + f64::from(p.number("EPS"))).sqrt();
+            row.iter_mut().zip(norm).for_each(|(x, w)| *x *= scale * w);
+        }
+    }
+    x
+}
+
+/// A call whose x is RMS-normalised first.
+pub fn with_norm(p: Params, eps: f32) -> Params {
+    p.bool("NORM", true).f32("EPS", eps)
+}
+
+/// The same case with a norm, whose weight is binding `norm`.
+pub(super) fn norm_case(mut case: Case, norm: usize, inner: usize) -> Case {
+    // Large enough to matter.
+    case.params = with_norm(case.params, 0.25);
+    case.arrays[norm] = Some(HostArray::random(9, &[inner]));
+    case
 }
 
 /// A case's x and the y that is there before: random, since columns outside the slice must stay.

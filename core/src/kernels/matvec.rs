@@ -1,11 +1,12 @@
 //! Linear layer for few tokens: `y = x w^T (+ bias) (+ residual)`, right for every number of them.
 //!
 //! Params: those of [`Size`], the weight's type `W`, switches `BIAS` and `RESIDUAL`; with the switch
-//! `EXPERTS` those of [`Pairs`], and `ROW0` is the place of the slice's first row in the bias.
+//! `EXPERTS` those of [`Pairs`], and `ROW0` is the place of the slice's first row in the bias. With
+//! `NORM` and `EPS` x is RMS-normalised first.
 
 use super::linear::{
-    Pairs, Size, by_rows, expert_cases, inner_lengths, product, rows_of, with_pairs, x_and_pairs,
-    x_and_y,
+    Pairs, Size, by_rows, expert_cases, inner_lengths, norm_case, normalised, product, rows_of,
+    with_pairs, x_and_pairs, x_and_y,
 };
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant};
 use crate::DType;
@@ -30,6 +31,7 @@ pub(super) const BINDINGS: &[Binding] = &[
     Binding::optional("residual", Access::Read),
     Binding::new("y", Access::Write),
     Binding::optional("pairs", Access::Read),
+    Binding::optional("norm", Access::Read),
 ];
 
 pub(super) const UNIFORMS: &[&str] = with_pairs!["T", "N", "ROW0", "NY"];
@@ -47,6 +49,7 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
 
 pub(super) fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let size = Size::of(p);
+    let x = normalised(p, &arrays[0], &arrays[6]);
     for (t, of, first) in rows_of(p, &arrays[5]) {
         for n in 0..size.rows {
             let column = match p.is("EXPERTS") {
@@ -54,7 +57,7 @@ pub(super) fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
                 false => size.row0 + n,
             };
             let i = t * size.columns + column;
-            let mut value = product(&arrays[1], first + n, &arrays[0], of, size.inner);
+            let mut value = product(&arrays[1], first + n, &x, of, size.inner);
             if p.is("BIAS") {
                 value += arrays[2][size.row0 + first + n];
             }
@@ -78,6 +81,7 @@ pub(super) fn case(size: Size, dtype: DType, bias: bool, residual: bool, bound: 
             bias.then_some(bias_array),
             residual.then_some(residual_array),
             Some(y),
+            None,
             None,
         ],
         bound,
@@ -108,6 +112,7 @@ pub(super) fn expert_case(
             // Random, since pairs of experts elsewhere must stay.
             Some(HostArray::random(2, &[size.tokens, rows])),
             Some(words),
+            None,
         ],
         bound,
     }
@@ -140,6 +145,18 @@ fn cases() -> Vec<Case> {
         let dtype = DType::WEIGHTS[i % DType::WEIGHTS.len()];
         let size = [[1, 37, 64][i % 3], inner_lengths(dtype)[1], 5 * (i % 2)];
         cases.push(expert_case(size, (*pairs, ids), dtype, i % 2 == 1, BOUND));
+    }
+    for (i, &dtype) in DType::WEIGHTS.iter().enumerate() {
+        let inner = inner_lengths(dtype)[i % 2 * (inner_lengths(dtype).len() - 1)];
+        let (tokens, rows) = [(1, 37), (3, 131), (4, 64)][i % 3];
+        let plain = case(
+            Size::new(tokens, rows, inner),
+            dtype,
+            i % 3 == 1,
+            i % 2 == 1,
+            BOUND,
+        );
+        cases.push(norm_case(plain, 6, inner));
     }
     let (pairs, ids) = &expert_cases(&[5, 5, 5])[6];
     let wide = [4099, 32, 0];

@@ -62,6 +62,7 @@ pub mod norm_backward_weight;
 pub mod one_hot;
 pub mod philox;
 pub mod qkv_append;
+pub mod qkv_product;
 pub mod quantize_activations;
 pub mod quantized_dot;
 pub mod quantized_matmul;
@@ -96,7 +97,7 @@ pub use case::{Case, HostArray};
 pub use exchange_order::Spread;
 pub use expert_order::Order;
 pub use gated_activation::Packing;
-pub use linear::{Pairs, Size};
+pub use linear::{Pairs, Size, with_norm};
 
 /// Every kernel.
 pub static KERNELS: &[&Kernel] = &[
@@ -152,6 +153,7 @@ pub static KERNELS: &[&Kernel] = &[
     &norm_backward_weight::KERNEL,
     &one_hot::KERNEL,
     &qkv_append::KERNEL,
+    &qkv_product::KERNEL,
     &quantize_activations::KERNEL,
     &quantized_dot::KERNEL,
     &quantized_matmul::KERNEL,

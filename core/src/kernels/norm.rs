@@ -55,6 +55,14 @@ pub(super) fn moments(v: &[f32], centered: bool, eps: f32) -> (f64, f64) {
     (mean, 1.0 / (squares / len + f64::from(eps)).sqrt())
 }
 
+/// RMSNorm of a row in place, as the kernel has it.
+pub(crate) fn rms_norm(row: &mut [f32], weight: &[f32], eps: f32) {
+    let scale = moments(row, false, eps).1 as f32;
+    row.iter_mut()
+        .zip(weight)
+        .for_each(|(x, w)| *x = *x * scale * w);
+}
+
 fn cpu(d: &CpuDispatch<'_>) {
     let p = d.params;
     let (columns, eps, first, rows) = (p.size("C"), p.number("EPS"), p.size("FIRST"), p.size("T"));

@@ -116,7 +116,7 @@ fn cpu(d: &CpuDispatch<'_>) {
         }
     });
     for (to, first) in [(5, heads), (6, heads + kv_heads)] {
-        kv_append::append(d, to, [kv_heads, size], pos, |g, t, row| {
+        kv_append::append(d, to, 0..kv_heads, size, pos, |g, t, row| {
             head(first + g, t, row)
         });
     }

@@ -410,6 +410,7 @@ impl Recording {
                 None,
                 Some(y.clone()),
                 Some(routed.words.clone()),
+                None,
             ];
             self.push(kernel, pairs.params(params), bindings)?;
         }
@@ -450,6 +451,7 @@ impl Recording {
                 up.bias.clone(),
                 Some(y.clone()),
                 Some(routed.words.clone()),
+                None,
             ];
             self.push(&gated_mlp::KERNEL, pairs.params(params), bindings)?;
             row = end;

@@ -321,6 +321,7 @@ impl Recording {
                 residual.cloned(),
                 Some(y.clone()),
                 None,
+                None,
             ];
             self.push(kernel, params, bindings)?;
         }

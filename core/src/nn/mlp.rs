@@ -364,6 +364,7 @@ impl Recording {
                 up.bias.clone(),
                 Some(y.clone()),
                 None,
+                None,
             ];
             self.push(&gated_mlp::KERNEL, params, bindings)?;
             n += rows;

@@ -83,12 +83,13 @@ pub async fn prepare<'d>(
         checks: Vec::new(),
     };
     (op.record)(&mut call).await?;
-    let kernels = call.r.dispatches().map(|d| d.kernel.name);
+    let recording = call.r.fuse(device.limits());
+    let kernels = recording.dispatches().map(|d| d.kernel.name);
     Ok(Ready {
         op,
         checks: call.checks,
         device,
-        prepared: device.prepare(&call.r).await?,
+        prepared: device.prepare(&recording).await?,
         kernels: kernels.collect(),
         outputs: call.outputs,
     })

@@ -172,6 +172,7 @@ static RULES: &[Rule] = &[
         Flops::Product(3, &["T", "H", "ROT"]),
         Bytes::Of(qkv_append_bytes),
     ),
+    rule("qkv_product", LINEAR, Bytes::Of(qkv_product_bytes)),
     rule("quantize_activations", Flops::Elements(2), Bytes::All),
     rule("quantized_dot", LINEAR, Bytes::All),
     rule("quantized_matmul", LINEAR, Bytes::All),
@@ -372,6 +373,14 @@ fn qkv_append_bytes(dispatch: &Dispatch, _: When) -> u64 {
     let row = dtype.and_then(|d| d.bytes(p.size("D"))).unwrap_or(0) as u64;
     let written = 2 * product(p, &["T", "KVH"]) * row;
     bound(dispatch, 0) + bound(dispatch, 4) + written + 4 * product(p, &["T", "ROT"])
+}
+
+/// x, the weight and what is added are read once; a row is written for each of the weight, in the cache's type where it
+/// goes there; a row of the table a token.
+fn qkv_product_bytes(dispatch: &Dispatch, _: When) -> u64 {
+    let p = &dispatch.params;
+    let read: u64 = (0..4).map(|binding| bound(dispatch, binding)).sum();
+    read + 4 * product(p, &["T", "N"]) + 4 * product(p, &["T", "ROT"])
 }
 
 /// Logits of the listed tokens are read and written.

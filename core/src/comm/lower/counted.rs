@@ -55,8 +55,7 @@ impl Lowering<'_> {
     fn count_rows(&mut self, device: usize, counts: &Tensor, collective: &Collective) {
         self.lowered.recordings[device].keep(counts);
         let noted = &mut self.lowered.counted;
-        let same =
-            |n: &&mut CountedRows| n.device == device && super::same_memory(&n.counts, counts);
+        let same = |n: &&mut CountedRows| n.device == device && n.counts.shares_memory(counts);
         match noted.iter_mut().find(same) {
             Some(noted) => noted.collectives.push(collective.clone()),
             None => noted.push(CountedRows {

@@ -2,7 +2,7 @@
 
 use super::dot::{Activations, dot_into, row_bytes};
 use super::matmul::{Finish, multiply};
-use super::matvec::{FEW_TOKENS, Linear, columns, part_rows};
+use super::matvec::{FEW_TOKENS, Linear, columns, normalised, part_rows};
 use super::simd::{Level, Simd, Task, dispatch, lanes, lanes_mut, math};
 use super::{CpuDispatch, experts, parallel, scratch};
 use crate::kernels::Params;
@@ -12,10 +12,11 @@ use crate::kernels::act::Activation;
 ///
 /// Bindings: x (T, K), gate (N, K), up (N, K), gate_bias?, up_bias?, y (T, NY), pairs?. Params: `K`,
 /// `GATE`, `UP`, `ACT`, `T`, `N`, `ROW0`, `NY`, where rows begin: `GATE0`, `UP0`,
-/// `GATE_BIAS0`, `UP_BIAS0`; `LIMIT`, and those of experts.
+/// `GATE_BIAS0`, `UP_BIAS0`; `LIMIT`, `EPS`, and those of experts.
 pub fn gated_mlp(d: &CpuDispatch<'_>) {
     let p = d.params;
     let (x, gate, up, mut y) = (d.f32(0), d.bytes(1), d.bytes(2), d.f32_mut(5));
+    let x = normalised(d, &x, 7);
     let biases = (d.has(3) && d.has(4)).then(|| (d.f32(3), d.f32(4)));
     let biases = biases.as_ref().map(|(gate, up)| {
         let (gate, up) = (&gate[p.size("GATE_BIAS0")..], &up[p.size("UP_BIAS0")..]);

@@ -1,9 +1,13 @@
 //! Linear layers for a few tokens: every row of the weight is read once and multiplied as it is
 //! decoded.
 
+use std::borrow::Cow;
+
 use super::dot::{Activations, dot_into, row_bytes};
 use super::simd::Level;
 use super::{CpuDispatch, experts, matmul, parallel, threads};
+use crate::DType;
+use crate::kernels::norm::rms_norm;
 
 /// Up to this many tokens rows are decoded for every four of them; [`matmul`] decodes once, but
 /// through memory.
@@ -15,7 +19,7 @@ const PART_BYTES: usize = 32 << 10;
 /// `y[t, ROW0 + n] = sum_k w[n, k] x[t, k] (+ bias[ROW0 + n]) (+ residual[t, ROW0 + n])`.
 ///
 /// Bindings: x (T, K), w (N, K), bias? (NY), residual? (T, NY), y (T, NY). Params: `K`, `W`, `T`,
-/// `N`, `ROW0`, `NY`. Serves the kernels `matvec` and `matmul`, also with `EXPERTS`.
+/// `N`, `ROW0`, `NY`. Serves the kernels `matvec` and `matmul`, also with `EXPERTS`; `matvec` with `NORM`.
 pub fn linear(d: &CpuDispatch<'_>) {
     let p = d.params;
     if p.is("EXPERTS") {
@@ -28,29 +32,45 @@ pub fn linear(d: &CpuDispatch<'_>) {
         };
         return experts::products(d, 5, &[layer], None, 0, &mut y);
     }
-    let (tokens, rows, row0, ny) = (p.size("T"), p.size("N"), p.size("ROW0"), p.size("NY"));
-    let (x, w, mut y) = (d.f32(0), d.bytes(1), d.f32_mut(4));
+    let (x, w) = (d.f32(0), d.bytes(1));
     let bias = d.has(2).then(|| d.f32(2));
     let residual = d.has(3).then(|| d.f32(3));
     let call = Linear {
         k: p.size("K"),
-        tokens,
-        rows,
-        row0,
-        ny,
-        x: &x,
+        tokens: p.size("T"),
+        rows: p.size("N"),
+        row0: p.size("ROW0"),
+        ny: p.size("NY"),
+        x: &normalised(d, &x, 6),
         bias: bias.as_deref(),
         residual: residual.as_deref(),
     };
-    if tokens > FEW_TOKENS {
-        return matmul::matmul(&call, p.format("W"), &w, &mut y);
+    product(&call, p.format("W"), &w, &mut d.f32_mut(4));
+}
+
+/// A call's x, with `NORM` RMS-normalised with the weight at the binding `norm`.
+pub fn normalised<'a>(d: &CpuDispatch<'_>, x: &'a [f32], norm: usize) -> Cow<'a, [f32]> {
+    if !d.params.is("NORM") {
+        return Cow::Borrowed(x);
+    }
+    let (k, weight) = (d.params.size("K"), d.f32(norm));
+    let mut x = x[..d.params.size("T") * k].to_vec();
+    for row in x.chunks_exact_mut(k) {
+        rms_norm(row, &weight, d.params.number("EPS"));
+    }
+    Cow::Owned(x)
+}
+
+/// A linear layer.
+pub fn product(call: &Linear<'_>, dtype: DType, w: &[u8], y: &mut [f32]) {
+    if call.tokens > FEW_TOKENS {
+        return matmul::matmul(call, dtype, w, y);
     }
     let level = Level::current();
-    let dtype = p.format("W");
     let row_bytes = row_bytes(dtype, call.k);
-    let activations = Activations::new(dtype, &x[..tokens * call.k], call.k);
-    let part = part_rows(rows, row_bytes);
-    let parts = columns(&mut y, &call, part);
+    let activations = Activations::new(dtype, &call.x[..call.tokens * call.k], call.k);
+    let part = part_rows(call.rows, row_bytes);
+    let parts = columns(y, call, part);
     parallel::for_each(parts, |i, mut out| {
         let first = i * part;
         let bytes = &w[first * row_bytes..];

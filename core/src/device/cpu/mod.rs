@@ -20,7 +20,7 @@ use std::ops::Range;
 
 pub use attention::attention;
 pub use gated_mlp::gated_mlp;
-pub use matvec::linear;
+pub use matvec::{Linear, linear, normalised, product};
 pub use memory::{Bytes, CpuDispatch, Elements, ElementsMut};
 pub use parallel::{for_each_chunk, for_each_part, for_each_row, threads};
 pub use simd::{Level, force_level};
