@@ -4,12 +4,24 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use shardlight::DType;
 use shardlight::comm::{Mesh, Sharding, SplitChoice};
-use shardlight::device::DeviceChoice;
+use shardlight::device::{Backend, DeviceChoice, DeviceInfo};
 use shardlight::kv_cache::KvDType;
 
+use crate::cuda::{self, Kernels};
+use crate::exit::usage;
 use crate::job;
 use crate::models::catalogue::DEFAULT;
+
+/// The type of a weight's elements.
+fn dtype(name: &str) -> Result<DType, String> {
+    let found = DType::WEIGHTS.iter().find(|d| d.name() == name);
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = DType::WEIGHTS.iter().map(|d| d.name()).collect();
+        format!("supported: {}", names.join(", "))
+    })
+}
 
 /// Run language models on the GPU or CPU of this machine.
 #[derive(Parser, Debug)]
@@ -165,8 +177,8 @@ pub struct Plan {
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<String>,
     /// Element type of the matrices of a --shape.
-    #[arg(long = "type", value_name = "TYPE", default_value = "f16")]
-    pub dtype: String,
+    #[arg(long = "type", value_name = "TYPE", default_value = "f16", value_parser = dtype)]
+    pub dtype: DType,
     #[command(flatten)]
     pub shares: Shares,
     /// The device of each rank: a name of the table (--list), `measured`, or `measured:gpu:0` for a device of
@@ -277,15 +289,21 @@ pub struct Op {
 pub struct Synth {
     /// A dense GGUF model of llama's shape, as in `run`; OUT is a mixture of experts that are all its
     /// feed-forward blocks, with a random router, and so answers as it does.
-    #[arg(long, value_name = "MODEL", required = true)]
-    pub upcycle: String,
+    #[arg(long, value_name = "MODEL", required_unless_present = "shape")]
+    pub upcycle: Option<String>,
+    /// A shape of `plan --list`; OUT has random weights of it and no tokenizer, for `bench`.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["upcycle", "experts", "k"])]
+    pub shape: Option<String>,
+    /// Element type of the shape's matrices.
+    #[arg(long = "type", value_name = "TYPE", default_value = "q4_0", value_parser = dtype, conflicts_with = "upcycle")]
+    pub dtype: DType,
     /// Experts of each layer.
     #[arg(long, value_name = "E", default_value_t = 8)]
     pub experts: usize,
     /// Experts of a token.
     #[arg(short, long, value_name = "K", default_value_t = 2)]
     pub k: usize,
-    /// Seed of the router's weights.
+    /// Seed of the router's, or of all, weights.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
     /// Write over OUT if it is there.
@@ -336,6 +354,34 @@ pub struct Device {
     /// `vulkan`, `metal`, `dx12`, `cuda` (`cuda:N`).
     #[arg(long, default_value = "auto", env = "SHARDLIGHT_DEVICE")]
     pub device: DeviceChoice,
+    /// Kernels of CUDA devices: `tuned`, written by hand where there is one (16-bit activations), or `generated`, all made
+    /// from WGSL as elsewhere [default: tuned; `op`: generated].
+    #[arg(long, value_name = "WHICH")]
+    pub kernels: Option<Kernels>,
+}
+
+impl Device {
+    /// Has CUDA devices that are opened from now on run these kernels.
+    pub fn choose_kernels(&self, default: Kernels) {
+        cuda::choose_kernels(self.kernels.unwrap_or(default));
+    }
+
+    /// Refuses `--kernels` where it says nothing about the devices that were opened.
+    ///
+    /// # Errors
+    ///
+    /// When none of them is a CUDA device.
+    pub fn check_kernels<'a>(
+        &self,
+        mut opened: impl Iterator<Item = &'a DeviceInfo>,
+    ) -> anyhow::Result<()> {
+        if self.kernels.is_some() && !opened.any(|info| info.backend == cuda::BACKEND.name()) {
+            return Err(usage(
+                "--kernels chooses among those of CUDA devices, and none is used; add --device cuda or leave it out",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// How the model is shared among ranks.

@@ -19,6 +19,7 @@ mod phase;
 mod shapes;
 mod simulate;
 mod sweep;
+mod synthetic;
 #[cfg(test)]
 mod tests;
 mod trace;

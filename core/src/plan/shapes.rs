@@ -79,6 +79,12 @@ pub static SHAPES: &[Shape] = &[
         [32, 8, 128],
         [128_256, 131_072],
     ),
+    tied(dense(
+        "llama3.2-1b",
+        [2048, 8192, 16],
+        [32, 8, 64],
+        [128_256, 131_072],
+    )),
     dense(
         "llama3-70b",
         [8192, 28672, 80],
@@ -299,6 +305,7 @@ mod tests {
             ("llama2-13b", 13.016),
             ("llama2-70b", 68.977),
             ("llama3-8b", 8.030),
+            ("llama3.2-1b", 1.2358),
             ("llama3-70b", 70.554),
             ("llama3-405b", 405.853),
             ("mistral-7b", 7.248),
@@ -328,7 +335,7 @@ mod tests {
                 "{name}: {got}, want {want}"
             );
         }
-        assert_eq!(SHAPES.len(), 15);
+        assert_eq!(SHAPES.len(), 16);
     }
 
     #[test]

@@ -63,18 +63,7 @@ pub fn run(args: &Plan, ui: Ui) -> anyhow::Result<()> {
 
 fn files(args: &Plan, ui: Ui) -> anyhow::Result<ModelFiles> {
     match (&args.shape, &args.model) {
-        (Some(shape), _) => {
-            let dtype = DType::WEIGHTS.iter().find(|d| d.name() == args.dtype);
-            let dtype = dtype.ok_or_else(|| {
-                let names: Vec<_> = DType::WEIGHTS.iter().map(|d| d.name()).collect();
-                usage(format!(
-                    "type {:?}; supported: {}",
-                    args.dtype,
-                    names.join(", ")
-                ))
-            })?;
-            Ok(Shape::find(shape)?.files(*dtype)?)
-        }
+        (Some(shape), _) => Ok(Shape::find(shape)?.files(args.dtype)?),
         (None, Some(model)) => load::open(model, ui),
         (None, None) => Err(usage(
             "name a model: --shape SHAPE or -m MODEL; --list has the shapes",

@@ -1,10 +1,11 @@
-//! `shardlight synth`: a model file made out of another.
+//! `shardlight synth`: a model file made out of another, or of random numbers.
 
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use anyhow::Context;
 use shardlight::Error;
+use shardlight::plan::Shape;
 use shardlight::weights::gguf::{Upcycle, upcycle};
 
 use crate::cli::Synth;
@@ -22,21 +23,28 @@ pub fn run(args: &Synth, ui: Ui) -> anyhow::Result<()> {
             out.display()
         )));
     }
-    let sources = load::sources(&args.upcycle, ui)?;
-    let [source] = &sources[..] else {
-        return Err(usage(format!(
-            "{}: is a folder; give one GGUF file",
-            args.upcycle
-        )));
-    };
-    let how = Upcycle {
-        experts: args.experts,
-        chosen: args.k,
-        seed: args.seed,
-    };
-    write(out, |write| {
-        pollster::block_on(upcycle(source.as_ref(), how, write))
-    })?;
+    match (&args.upcycle, &args.shape) {
+        (Some(model), _) => {
+            let sources = load::sources(model, ui)?;
+            let [source] = &sources[..] else {
+                return Err(usage(format!("{model}: is a folder; give one GGUF file")));
+            };
+            let how = Upcycle {
+                experts: args.experts,
+                chosen: args.k,
+                seed: args.seed,
+            };
+            write(out, |write| {
+                pollster::block_on(upcycle(source.as_ref(), how, write))
+            })?;
+        }
+        (None, shape) => {
+            let shape = Shape::find(shape.as_deref().unwrap_or_default())?;
+            write(out, |write| {
+                shape.write_random(args.dtype, args.seed, write)
+            })?;
+        }
+    }
     let mut told = Out::new();
     told.line(out.display())?;
     told.finish()

@@ -191,3 +191,32 @@ fn experts_that_stay_in_the_file_answer_as_those_in_memory() {
     assert!(said.contains("needs 2 of them; use at least "), "{said}");
     told(run(&["--expert-cache", "some"]), 2);
 }
+
+#[test]
+fn a_shape_of_random_weights_is_a_model_for_bench() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("random.gguf");
+    let path = path.to_str().expect("UTF-8");
+    let made = ["--shape", "smollm2-135m", "--type", "q4_1", path];
+    assert_eq!(synth(&made).run().ok().stdout.trim(), path);
+    let info = json(&Program::new(&["info", "-m", path, "--json"]).run().ok());
+    assert_eq!(info["config"]["hidden_size"].as_u64(), Some(576));
+    assert_eq!(info["parameters"].as_u64(), Some(134_515_008));
+    let bench = [
+        "bench", "-m", path, "--device", "cpu", "--prompt", "4", "--gen", "4", "--reps", "1",
+        "--json",
+    ];
+    let lines = json(&Program::new(&bench).run().ok())["results"].clone();
+    assert!(lines[0]["median"].as_f64() > Some(0.0), "{lines}");
+
+    let said = told(synth(&["--shape", "nobody", "--force", path]), 1);
+    assert!(said.contains("llama3-8b"), "{said}");
+    let said = told(
+        synth(&["--shape", "smollm2-135m", "--type", "q9", "--force", path]),
+        2,
+    );
+    assert!(said.contains("supported: f32"), "{said}");
+    let said = told(synth(&["--shape", "mixtral-8x7b", "--force", path]), 1);
+    assert!(said.contains("--upcycle"), "{said}");
+    told(synth(&[path]), 2);
+}
