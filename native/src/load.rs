@@ -15,6 +15,7 @@ use shardlight::session::{Progress, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 
 use crate::cli::Model;
+use crate::cuda::Kernels;
 use crate::exit::usage;
 use crate::job;
 use crate::models::{self, CATALOGUE, catalogue};
@@ -227,6 +228,7 @@ pub fn session(files: ModelFiles, args: &Model, ui: Ui) -> anyhow::Result<Loaded
 /// The same for one of the data-parallel replicas.
 pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyhow::Result<Loaded> {
     let begin = Instant::now();
+    args.device.choose_kernels(Kernels::Tuned);
     let sharding = args.shards.sharding(&args.device.device);
     let clock = move || begin.elapsed().as_secs_f64();
     let opened = match job::communicator() {
@@ -241,6 +243,8 @@ pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyho
         }
         None => pollster::block_on(sharding.open(replica, &clock, &|device| device))?,
     };
+    let devices = opened.world.devices().iter();
+    args.device.check_kernels(devices.map(|d| d.info()))?;
     if let (Some(reason), Some(device)) = (opened.no_gpu, opened.world.devices().first()) {
         ui.aside(fallback(&reason, device.info()));
     }

@@ -19,18 +19,22 @@ use pollster::block_on;
 use shardlight::builtin;
 use shardlight::comm::{Mesh, Sharding};
 use shardlight::device::{Device, DeviceKind, Layout, Limits, register};
-use shardlight::kernels::{KERNELS, Kernel};
+use shardlight::kernels::{Case, KERNELS, Kernel};
 use shardlight::session::{Event, GenerateOptions, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles};
-use shardlight_cli::cuda::{BACKEND, BoundsPolicy, Compiler, CudaDevice};
-use shardlight_tests::conformance::{Report, selected};
+use shardlight_cli::cuda::tuned::{self, Tuned};
+use shardlight_cli::cuda::{BACKEND, BoundsPolicy, Compiler, CudaDevice, Kernels};
+use shardlight_tests::conformance::{Report, reference, selected};
 use shardlight_tests::cuda::{counters, there};
 use shardlight_tests::golden::greedy;
 use shardlight_tests::program;
 
 fn open() -> Rc<dyn Device> {
     // An index beyond the end is a mistake of the kernel's, which no adapter shows.
-    Rc::new(CudaDevice::open(0, BoundsPolicy::Check).unwrap_or_else(|e| panic!("{e}")))
+    Rc::new(
+        CudaDevice::open(0, BoundsPolicy::Check, Kernels::Generated)
+            .unwrap_or_else(|e| panic!("{e}")),
+    )
 }
 
 /// Calls `work` for each of `items` in as many threads as there are cores; adds up what it gives.
@@ -55,6 +59,46 @@ fn execute(selected: &[&'static Kernel]) -> usize {
         while let Some(kernel) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (cases, failures) = (report.cases, report.failures.len());
             report.add_variants(&mut device, &open, kernel);
+            executed += usize::from(report.failures.len() == failures && report.cases > cases);
+        }
+        (report, executed)
+    });
+    let executed = parts.iter().map(|(_, n)| n).sum();
+    let all = parts.into_iter().map(|(report, _)| report);
+    all.fold(Report::default(), Report::and).finish();
+    executed
+}
+
+fn open_tuned() -> Rc<dyn Device> {
+    let device = CudaDevice::open(0, BoundsPolicy::Check, Kernels::Tuned);
+    Rc::new(device.unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// Of an H200.
+const MULTIPROCESSORS: u32 = 132;
+
+/// Cases for which there is a kernel written by hand.
+fn tuned_cases(kernel: &'static Kernel) -> Vec<(Case, Tuned)> {
+    let cases = (kernel.cases)().into_iter();
+    let tuned =
+        |case: Case| tuned::find(kernel, &case.params, MULTIPROCESSORS).map(|tuned| (case, tuned));
+    cases.filter_map(tuned).collect()
+}
+
+/// Runs these cases; gives the number of kernels that have some.
+fn execute_tuned(selected: &[&'static Kernel]) -> usize {
+    let parts = in_parallel(selected, |next| {
+        let (mut report, mut executed) = (Report::default(), 0);
+        let mut device = open_tuned();
+        while let Some(kernel) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (cases, failures) = (report.cases, report.failures.len());
+            for (mut case, _) in tuned_cases(kernel) {
+                let want = reference(kernel, &case);
+                case.bound = case.bound.max(tuned::ERROR);
+                if !report.add(device.as_ref(), kernel, &case, None, &want) {
+                    device = open_tuned();
+                }
+            }
             executed += usize::from(report.failures.len() == failures && report.cases > cases);
         }
         (report, executed)
@@ -120,6 +164,20 @@ fn compile(selected: &[&'static Kernel]) -> usize {
                     }
                 }
             }
+            for (case, tuned) in tuned_cases(kernel) {
+                // Sizes are numbers only.
+                let class = |line: &&str| line.starts_with("#define ") && !line.ends_with('u');
+                let class: Vec<&str> = tuned.output.source.lines().filter(class).collect();
+                if !seen.insert(class.join(" ")) {
+                    continue;
+                }
+                texts += 1;
+                if let Err(e) = compilers[0].compile(&tuned.output.source) {
+                    good = false;
+                    let mut failures = failures.lock().expect("no thread panics here");
+                    failures.push(format!("tuned {} {}: {e}", kernel.name, case.params));
+                }
+            }
             kernels += usize::from(good && !seen.is_empty());
         }
         (kernels, texts)
@@ -179,6 +237,19 @@ fn every_kernel_compiles_and_executes() {
         KERNELS.len()
     );
     assert_eq!((compiled, executed), (selected.len(), selected.len()));
+}
+
+#[test]
+fn kernels_written_by_hand_give_what_the_references_give() {
+    if !there() {
+        return;
+    }
+    let selected = selected();
+    let written = selected.iter().filter(|k| !tuned_cases(k).is_empty());
+    let written = written.count();
+    let executed = execute_tuned(&selected);
+    println!("tuned: {written} kernels, {executed} executed");
+    assert_eq!(executed, written);
 }
 
 fn session(name: &str, devices: &[&str], mesh: Mesh) -> Session {
@@ -281,6 +352,7 @@ fn a_decode_step_replays_a_graph_and_allocates_nothing() {
         "a token: {launches} kernels in {graphs} graphs, {allocations} allocations, {waits} waits, {layers} layers"
     );
     assert_eq!((allocations, graphs), (0, 1));
+    assert!(launches <= 5 * layers + 5, "{launches} kernels");
 }
 
 #[test]

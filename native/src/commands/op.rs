@@ -15,6 +15,7 @@ use shardlight::weights::gguf::GgufHeader;
 use shardlight::weights::{FileKind, WeightSource as _};
 
 use crate::cli::Op;
+use crate::cuda::Kernels;
 use crate::exit::usage;
 use crate::out::Out;
 use crate::source::MmapSource;
@@ -28,7 +29,10 @@ pub fn run(args: &Op, ui: Ui) -> anyhow::Result<()> {
     if args.list {
         return list(args);
     }
+    // What it is asked about is WGSL's.
+    args.device.choose_kernels(Kernels::Generated);
     let device = block_on(device::open(&args.device.device))?;
+    args.device.check_kernels([device.info()].into_iter())?;
     match &args.name {
         Some(name) => compute(args, name, &*device, ui),
         None => check(args, &*device),

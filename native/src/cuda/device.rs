@@ -9,9 +9,8 @@ use cudarc::driver::{
     CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError, sys,
 };
 use cudarc::nvrtc::Ptx;
-use naga_cuda::{BoundsPolicy, SUBGROUP_SIZE};
+use naga_cuda::{BoundsPolicy, Output, SUBGROUP_SIZE};
 use shardlight::device::{Buffer, Device, DeviceInfo, Layout, Limits, Prepared};
-use shardlight::kernels::Variant;
 use shardlight::recording::{Dispatch, Recording};
 use shardlight::weights::source::LocalFuture;
 use shardlight::{Error, Result};
@@ -19,6 +18,7 @@ use shardlight::{Error, Result};
 use super::compile::Compiler;
 use super::prepared::{CudaPrepared, Shared};
 use super::staging::{Download, Upload};
+use super::tuned::{self, Kernels};
 use super::{driver, info, refused, unusable, words};
 
 /// A GPU behind CUDA's driver.
@@ -28,6 +28,9 @@ pub struct CudaDevice {
     info: DeviceInfo,
     limits: Limits,
     compiler: Compiler,
+    /// Which ones.
+    choice: Kernels,
+    multiprocessors: u32,
     kernels: RefCell<HashMap<String, Shared>>,
     staging: RefCell<(Upload, Download)>,
     /// Why it cannot go on.
@@ -45,6 +48,19 @@ pub(super) struct Compiled {
     pub(super) workgroup_size: [u32; 3],
 }
 
+/// What a call launches.
+pub(super) struct Chosen {
+    pub(super) kernel: Shared,
+    pub(super) grid: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub(super) shared: u32,
+    /// Bytes that launches share, see [`tuned::Tuned`].
+    pub(super) workspace: u64,
+}
+
+/// Dynamic shared memory that a block has without asking.
+const SHARED: u32 = 48 << 10;
+
 struct CudaBuffer {
     memory: CudaSlice<u8>,
     address: sys::CUdeviceptr,
@@ -56,7 +72,7 @@ impl CudaDevice {
     /// # Errors
     ///
     /// [`Error::Device`]: no driver, no such device, no NVRTC, or warps of another size than [`SUBGROUP_SIZE`].
-    pub fn open(number: usize, bounds: BoundsPolicy) -> Result<Self> {
+    pub fn open(number: usize, bounds: BoundsPolicy, choice: Kernels) -> Result<Self> {
         driver()?;
         let count = CudaContext::device_count().map_err(|e| refused("cuda", e))?;
         if number >= count.max(0) as usize {
@@ -79,6 +95,7 @@ impl CudaDevice {
                 info.name
             )));
         }
+        let multiprocessors = attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
         let capability = context.compute_capability().map_err(said)?;
         let total = context.total_mem().map_err(said)? as u64;
         let limits = Limits {
@@ -100,6 +117,8 @@ impl CudaDevice {
             compiler: Compiler::new(&info.name, capability, bounds)?,
             info,
             limits,
+            choice,
+            multiprocessors,
             kernels: RefCell::default(),
             staging: RefCell::new((upload, download)),
             lost: RefCell::new(None),
@@ -112,10 +131,6 @@ impl CudaDevice {
     /// How many kernels were compiled, and how many were found in the cache.
     pub fn compiled(&self) -> (usize, usize) {
         self.compiled.get()
-    }
-
-    pub(super) fn limits_here(&self) -> &Limits {
-        &self.limits
     }
 
     pub(super) fn error(&self, reason: impl Into<String>) -> Error {
@@ -201,15 +216,47 @@ impl CudaDevice {
         unsafe { upload.copy(&self.stream, to, bytes) }.map_err(|e| self.lose(e))
     }
 
-    pub(super) fn compile(&self, dispatch: &Dispatch, variant: &Variant) -> Result<Shared> {
+    /// What runs a call: the kernel written by hand, if there is one and none of WGSL's variants is asked for.
+    pub(super) fn choose(&self, dispatch: &Dispatch) -> Result<Chosen> {
         let (kernel, params) = (dispatch.kernel, &dispatch.params);
-        let key = kernel.pipeline_key(params, variant);
-        if let Some(found) = self.kernels.borrow().get(&key) {
+        if self.choice == Kernels::Tuned
+            && dispatch.variant.is_none()
+            && let Some(tuned) = tuned::find(kernel, params, self.multiprocessors)
+        {
+            let output = || Ok(tuned.output.clone());
+            return Ok(Chosen {
+                kernel: self.compile(&tuned.key, &output, tuned.shared)?,
+                grid: tuned.grid,
+                shared: tuned.shared,
+                workspace: tuned.workspace,
+            });
+        }
+        let variant = dispatch.choose(&self.limits).map_err(|e| self.error(e))?;
+        let key = kernel.pipeline_key(params, &variant);
+        let output = || {
+            let wgsl = kernel.wgsl(params, &variant, false)?;
+            self.compiler.translate(&wgsl)
+        };
+        Ok(Chosen {
+            kernel: self.compile(&key, &output, 0)?,
+            grid: variant.workgroups,
+            shared: 0,
+            workspace: 0,
+        })
+    }
+
+    /// The kernel that `key` names, whose text is `output`.
+    fn compile(
+        &self,
+        key: &str,
+        output: &dyn Fn() -> std::result::Result<Output, String>,
+        shared: u32,
+    ) -> Result<Shared> {
+        if let Some(found) = self.kernels.borrow().get(key) {
             return Ok(Rc::clone(found));
         }
         let fails = |e: String| self.error(format!("kernel {key} does not compile: {e}"));
-        let wgsl = kernel.wgsl(params, variant, false).map_err(fails)?;
-        let output = self.compiler.translate(&wgsl).map_err(fails)?;
+        let output = output().map_err(fails)?;
         let mut code = self.compiler.code(&output.source).map_err(fails)?;
         let mut module = self.context.load_module(Ptx::from_binary(code.image));
         if module.is_err() && code.cached {
@@ -223,6 +270,11 @@ impl CudaDevice {
             .map_err(said)?
             .load_function(&output.entry)
             .map_err(said)?;
+        if shared > SHARED {
+            use sys::CUfunction_attribute as A;
+            let most = A::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(most, shared as i32).map_err(said)?;
+        }
         let (made, found) = self.compiled.get();
         self.compiled.set(match code.cached {
             true => (made, found + 1),
@@ -233,7 +285,8 @@ impl CudaDevice {
             bindings: output.bindings,
             workgroup_size: output.workgroup_size,
         });
-        self.kernels.borrow_mut().insert(key, Rc::clone(&compiled));
+        let mut kernels = self.kernels.borrow_mut();
+        kernels.insert(key.to_string(), Rc::clone(&compiled));
         Ok(compiled)
     }
 }

@@ -7,8 +7,10 @@ mod compile;
 mod device;
 mod prepared;
 mod staging;
+pub mod tuned;
 
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use cudarc::driver::{CudaContext, DriverError, sys};
 use shardlight::device::{Backend, Device, DeviceInfo, DeviceKind};
@@ -17,6 +19,15 @@ use shardlight::{Error, Result};
 pub use compile::{Code, Compiler};
 pub use device::CudaDevice;
 pub use naga_cuda::BoundsPolicy;
+pub use tuned::Kernels;
+
+/// Which kernels [`BACKEND`]'s devices run.
+static KERNELS: OnceLock<Kernels> = OnceLock::new();
+
+/// Chooses the kernels of the devices that [`BACKEND`] opens; only the first choice before the first device counts.
+pub fn choose_kernels(kernels: Kernels) {
+    let _ = KERNELS.set(kernels);
+}
 
 /// CUDA's devices, for [`shardlight::device::register`].
 pub static BACKEND: Cuda = Cuda;
@@ -40,7 +51,12 @@ impl Backend for Cuda {
     }
 
     fn open(&self, number: usize) -> Result<Rc<dyn Device>> {
-        Ok(Rc::new(CudaDevice::open(number, BoundsPolicy::Unchecked)?))
+        let kernels = *KERNELS.get_or_init(Kernels::default);
+        Ok(Rc::new(CudaDevice::open(
+            number,
+            BoundsPolicy::Unchecked,
+            kernels,
+        )?))
     }
 }
 

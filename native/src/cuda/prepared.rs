@@ -102,11 +102,7 @@ impl CudaDevice {
         let dispatches: Vec<&Dispatch> = recording.dispatches().collect();
         let mut chosen = Vec::with_capacity(dispatches.len());
         for dispatch in &dispatches {
-            let variant = dispatch
-                .choose(self.limits_here())
-                .map_err(|e| self.error(e))?;
-            let compiled = self.compile(dispatch, &variant)?;
-            chosen.push((variant, compiled));
+            chosen.push(self.choose(dispatch)?);
         }
         let plan = recording.plan_scratch();
         let mut pool = Vec::with_capacity(plan.buffers.len());
@@ -122,9 +118,16 @@ impl CudaDevice {
                 Some(buffer)
             }
         };
-        let mut buffers: Vec<Buffer> = args.iter().cloned().collect();
+        // Launches are one after the other, so one does for all.
+        let most = chosen.iter().map(|c| c.workspace).max().unwrap_or(0);
+        let workspace = match most {
+            0 => None,
+            bytes => Some(self.allocate(bytes, "workspace")?),
+        };
+        let mut buffers: Vec<Buffer> = args.iter().chain(&workspace).cloned().collect();
         let mut launches = Vec::with_capacity(chosen.len());
-        for (i, (variant, compiled)) in chosen.into_iter().enumerate() {
+        for (i, chosen) in chosen.into_iter().enumerate() {
+            let compiled = &chosen.kernel;
             let dispatch = dispatches[i];
             let (mut addresses, mut lengths) = (Vec::new(), Vec::new());
             for binding in &compiled.bindings {
@@ -148,7 +151,10 @@ impl CudaDevice {
                     lengths.push(elements.min(u32::MAX.into()) as u32);
                 }
             }
-            let [x, y, z] = variant.workgroups;
+            if let Some(workspace) = workspace.as_ref().filter(|_| chosen.workspace > 0) {
+                addresses.push(self.place(workspace)?.0);
+            }
+            let [x, y, z] = chosen.grid;
             let [bx, by, bz] = compiled.workgroup_size;
             launches.push(Launch {
                 function: compiled.function.clone(),
@@ -157,7 +163,7 @@ impl CudaDevice {
                 config: LaunchConfig {
                     grid_dim: (x, y, z),
                     block_dim: (bx, by, bz),
-                    shared_mem_bytes: 0,
+                    shared_mem_bytes: chosen.shared,
                 },
             });
         }
