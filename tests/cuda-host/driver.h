@@ -84,7 +84,7 @@ struct Function {
     std::shared_ptr<Module> module;
     const Kernel *kernel;
     std::string name;
-    unsigned max_dynamic_shared = 48 << 10;
+    unsigned max_dynamic_shared = 0;
 };
 
 // Handles are numbers that are never used again, so an old one is found out.

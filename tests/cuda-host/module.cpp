@@ -99,8 +99,7 @@ Result launch(Handle handle, Index grid, Index block, unsigned dynamic, Handle s
                 block.x * block.y * block.z <= MAX_THREADS_PER_BLOCK;
     if (!fits) return INVALID_VALUE;
     if (kernel.max_threads != 0 && block.x * block.y * block.z > kernel.max_threads) return LAUNCH_OUT_OF_RESOURCES;
-    std::size_t shared = dynamic + function->module->static_shared;
-    if (dynamic > function->max_dynamic_shared || shared > std::max(SHARED, function->max_dynamic_shared)) return INVALID_VALUE;
+    if (dynamic > function->max_dynamic_shared) return INVALID_VALUE;
     if (extra != nullptr) return NOT_SUPPORTED;
     if (kernel.count != 0 && arguments == nullptr) return INVALID_VALUE;
 
@@ -187,6 +186,8 @@ API cuModuleGetFunction(Handle *out, Handle handle, const char *name) {
         function->module = found->second;
         function->kernel = kernel;
         function->name = name;
+        // Unless it asks for more, with what the module has.
+        function->max_dynamic_shared = SHARED - (unsigned)std::min<std::size_t>(SHARED, function->module->static_shared);
         // A kernel's address could come again after unloading, a handle must not.
         static Handle next = 8;
         driver().functions[next += 16] = function;

@@ -22,7 +22,7 @@ use shardlight::device::{Device, DeviceKind, Layout, Limits, register};
 use shardlight::kernels::{Case, KERNELS, Kernel};
 use shardlight::session::{Event, GenerateOptions, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles};
-use shardlight_cli::cuda::tuned::{self, Tuned};
+use shardlight_cli::cuda::tuned::{self, Gpu, Tuned};
 use shardlight_cli::cuda::{BACKEND, BoundsPolicy, Compiler, CudaDevice, Kernels};
 use shardlight_tests::conformance::{Report, reference, selected};
 use shardlight_tests::cuda::{counters, there};
@@ -69,34 +69,54 @@ fn execute(selected: &[&'static Kernel]) -> usize {
     executed
 }
 
-fn open_tuned() -> Rc<dyn Device> {
+fn open_tuned(gpu: &Gpu) -> Rc<dyn Device> {
     let device = CudaDevice::open(0, BoundsPolicy::Check, Kernels::Tuned);
-    Rc::new(device.unwrap_or_else(|e| panic!("{e}")))
+    let device = device.unwrap_or_else(|e| panic!("{e}"));
+    Rc::new(device.with_multiprocessors(gpu.multiprocessors))
 }
 
-/// Of an H200.
-const MULTIPROCESSORS: u32 = 132;
+const H200: Gpu = Gpu {
+    capability: (9, 0),
+    multiprocessors: 132,
+    shared: 227 << 10,
+};
 
-/// Cases for which there is a kernel written by hand.
-fn tuned_cases(kernel: &'static Kernel) -> Vec<(Case, Tuned)> {
-    let cases = (kernel.cases)().into_iter();
-    let tuned =
-        |case: Case| tuned::find(kernel, &case.params, MULTIPROCESSORS).map(|tuned| (case, tuned));
-    cases.filter_map(tuned).collect()
+/// A GPU that cases fill, as a large one is filled by models.
+const SMALL: Gpu = Gpu {
+    multiprocessors: 1,
+    ..H200
+};
+
+/// Cases for which there is a kernel written by hand, each with those for the two GPUs that differ.
+fn tuned_cases(kernel: &'static Kernel) -> Vec<(Case, Gpu, Tuned)> {
+    let mut found = Vec::new();
+    for case in (kernel.cases)() {
+        let mut keys = BTreeSet::new();
+        for gpu in [H200, SMALL] {
+            let tuned = tuned::find(kernel, &case.params, &gpu);
+            if let Some(tuned) = tuned.filter(|t| keys.insert(t.key.clone())) {
+                found.push((case.clone(), gpu, tuned));
+            }
+        }
+    }
+    found
 }
 
 /// Runs these cases; gives the number of kernels that have some.
 fn execute_tuned(selected: &[&'static Kernel]) -> usize {
     let parts = in_parallel(selected, |next| {
         let (mut report, mut executed) = (Report::default(), 0);
-        let mut device = open_tuned();
+        let mut devices = [H200, SMALL].map(|gpu| (gpu, open_tuned(&gpu)));
         while let Some(kernel) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (cases, failures) = (report.cases, report.failures.len());
-            for (mut case, _) in tuned_cases(kernel) {
+            for (mut case, gpu, _) in tuned_cases(kernel) {
                 let want = reference(kernel, &case);
                 case.bound = case.bound.max(tuned::ERROR);
+                let of = |(one, _): &&mut (Gpu, _)| *one == gpu;
+                let device = devices.iter_mut().find(of);
+                let (_, device) = device.expect("there is one for each");
                 if !report.add(device.as_ref(), kernel, &case, None, &want) {
-                    device = open_tuned();
+                    *device = open_tuned(&gpu);
                 }
             }
             executed += usize::from(report.failures.len() == failures && report.cases > cases);
@@ -164,7 +184,14 @@ fn compile(selected: &[&'static Kernel]) -> usize {
                     }
                 }
             }
-            for (case, tuned) in tuned_cases(kernel) {
+            let launches = |(case, _, tuned): (Case, Gpu, Tuned)| {
+                let before = tuned.before.clone().map(|tuned| *tuned);
+                before
+                    .into_iter()
+                    .chain([tuned])
+                    .map(move |t| (case.params.clone(), t))
+            };
+            for (params, tuned) in tuned_cases(kernel).into_iter().flat_map(launches) {
                 // Sizes are numbers only.
                 let class = |line: &&str| line.starts_with("#define ") && !line.ends_with('u');
                 let class: Vec<&str> = tuned.output.source.lines().filter(class).collect();
@@ -175,7 +202,7 @@ fn compile(selected: &[&'static Kernel]) -> usize {
                 if let Err(e) = compilers[0].compile(&tuned.output.source) {
                     good = false;
                     let mut failures = failures.lock().expect("no thread panics here");
-                    failures.push(format!("tuned {} {}: {e}", kernel.name, case.params));
+                    failures.push(format!("{} {params}: {e}", tuned.output.entry));
                 }
             }
             kernels += usize::from(good && !seen.is_empty());

@@ -197,6 +197,28 @@ fn cases() -> Vec<Case> {
         DType::Q4_0,
         Activation::Silu,
     ));
+    // Many tokens; a clamp in some of them.
+    let formats = [
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q8_0,
+        DType::Q4K,
+        DType::Q6K,
+        DType::F16,
+    ];
+    for (i, dtype) in formats.into_iter().enumerate() {
+        let first = First {
+            gate: [0, 40, 3][i % 3],
+            up: [40, 0, 45][i % 3],
+            bias: (i % 2 == 1).then_some((0, 2)),
+        };
+        let act = [Activation::Silu, Activation::GeluTanh][i % 2];
+        let inner = inner_lengths(dtype).iter().find(|inner| **inner >= 100);
+        let size = Size::slice([33, 70][i / 3], 2..42, 43, inner.copied().unwrap_or(256));
+        let mut case = case(size, first, dtype, dtype, act);
+        case.params = clamped(case.params, (i == 4).then_some(7.0));
+        cases.push(case);
+    }
     for (i, tokens) in [3, 19].into_iter().enumerate() {
         let bias = (i == 0).then_some((0, 0));
         let first = First { bias, ..whole };

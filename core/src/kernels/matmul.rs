@@ -50,6 +50,9 @@ fn cases() -> Vec<Case> {
         let size = Size::new(tokens, rows, 288);
         cases.push(case(size, DType::Q8_0, false, false, BOUND));
     }
+    for dtype in [DType::Q4K, DType::Q6K] {
+        cases.push(case(Size::new(35, 70, 768), dtype, false, true, BOUND));
+    }
     for size in [
         Size::slice(19, 13..80, 97, 96),
         Size::slice(129, 1..32, 33, 96),

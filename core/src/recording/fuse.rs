@@ -20,12 +20,28 @@ const FEW_TOKENS: u32 = 4;
 impl Recording {
     /// The same recording in fewer calls, for a device of these limits.
     pub fn fuse(mut self, limits: &Limits) -> Self {
-        self.fuse_qkv();
+        self.absorb(Self::merged_qkv);
         // Where an invocation has rows to itself each of them would multiply by the norm's weight again.
         if limits.kind != DeviceKind::SoftwareGpu {
-            self.fuse_norms();
+            self.absorb(Self::normalising);
         }
         self
+    }
+
+    /// Removes every call that others can do too; `into` says what these become.
+    fn absorb(&mut self, into: impl Fn(&Self, usize) -> Option<Vec<(usize, Dispatch)>>) {
+        let mut at = 0;
+        while at < self.items.len() {
+            match into(self, at) {
+                Some(calls) => {
+                    for (item, call) in calls {
+                        self.items[item] = Item::Dispatch(call);
+                    }
+                    self.items.remove(at);
+                }
+                None => at += 1,
+            }
+        }
     }
 
     fn call(&self, item: usize, kernel: &Kernel) -> Option<&Dispatch> {
@@ -45,29 +61,25 @@ impl Recording {
         Some(users.map(|(i, _)| i).collect())
     }
 
-    fn fuse_qkv(&mut self) {
-        let mut at = 0;
-        while at < self.items.len() {
-            match self.merged_qkv(at) {
-                Some((first, calls)) => {
-                    let next = first + calls.len();
-                    let calls = calls.into_iter().map(Item::Dispatch);
-                    self.items.splice(first..=at, calls);
-                    at = next;
-                }
-                None => at += 1,
-            }
-        }
-    }
-
-    /// What the `qkv_append` at `at` and the products before it become, and where these begin.
-    fn merged_qkv(&self, at: usize) -> Option<(usize, Vec<Dispatch>)> {
+    /// What the products before the `qkv_append` at `at` become when they append.
+    fn merged_qkv(&self, at: usize) -> Option<Vec<(usize, Dispatch)>> {
         let append = self.call(at, &qkv_append::KERNEL)?;
-        let x = bound(append, "x")?;
-        let users = self.users(scratch(x)?)?;
-        let first = *users.first()?;
-        // Nothing else between them or after.
-        if users != (first..=at).collect::<Vec<_>>() {
+        let mut products = self.users(scratch(bound(append, "x")?)?)?;
+        if products.pop()? != at {
+            return None;
+        }
+        // Others, as of a rank that shares the device, may be between if it is the same to them and to the call when it is done.
+        let apart = |item: &Item| match item {
+            Item::Dispatch(d) => {
+                let made = |t: &Tensor| append.written().any(|made| made.shares_memory(t));
+                let read =
+                    |t: &Tensor| append.bindings.iter().flatten().any(|r| r.shares_memory(t));
+                !item.tensors().any(made) && !d.written().any(read)
+            }
+            _ => false,
+        };
+        let mut between = (*products.first()?..at).filter(|item| !products.contains(item));
+        if !between.all(|item| apart(&self.items[item])) {
             return None;
         }
         let merge = |item: usize| {
@@ -82,32 +94,15 @@ impl Recording {
                 "x" => bound(product, "x").cloned(),
                 name => of(name),
             });
-            Some(Dispatch {
+            let call = Dispatch {
                 kernel: &qkv_product::KERNEL,
                 params,
                 bindings: bindings.collect(),
                 variant: None,
-            })
+            };
+            Some((item, call))
         };
-        let calls: Option<Vec<Dispatch>> = (first..at).map(merge).collect();
-        calls
-            .filter(|calls| !calls.is_empty())
-            .map(|calls| (first, calls))
-    }
-
-    fn fuse_norms(&mut self) {
-        let mut at = 0;
-        while at < self.items.len() {
-            match self.normalising(at) {
-                Some(calls) => {
-                    for (item, call) in calls {
-                        self.items[item] = Item::Dispatch(call);
-                    }
-                    self.items.remove(at);
-                }
-                None => at += 1,
-            }
-        }
+        products.into_iter().map(merge).collect()
     }
 
     /// What the calls that read the norm at `at` become when each of them normalises.
@@ -291,6 +286,34 @@ mod tests {
         assert_eq!(fused(block(4, &[32], false)), ["qkv_product+"]);
         let parts = ["qkv_product+", "qkv_product+"];
         assert_eq!(fused(block(2, &[24, 32], false)), parts);
+    }
+
+    #[test]
+    fn ranks_in_turns_are_fused_too() {
+        let (mut r, other) = (block(1, &[32], false), block(1, &[24, 32], false));
+        let offset = r.items.len();
+        r.append(other);
+        // norm, product and append of the first, one more product of the other.
+        let mut turns: Vec<Item> = r.items.drain(..).collect();
+        let second = turns.split_off(offset);
+        for (i, item) in second.into_iter().enumerate() {
+            let place = (2 * i + 1).min(turns.len());
+            turns.insert(place, item);
+        }
+        r.items = turns;
+        assert_eq!(fused(r), ["qkv_product+"; 3]);
+    }
+
+    #[test]
+    fn an_append_stays_behind_what_reads_its_caches() {
+        let mut r = block(1, &[32], false);
+        let cache = bound(r.dispatches().last().unwrap(), "k_cache").cloned();
+        let mut reader = block(1, &[32], false).items.remove(0);
+        if let Item::Dispatch(d) = &mut reader {
+            d.bindings = vec![cache, None, None, None, Some(buffer(&[1, 24]))];
+        }
+        r.items.insert(2, reader);
+        assert_eq!(fused(r), ["matvec+", "norm", "qkv_append"]);
     }
 
     #[test]

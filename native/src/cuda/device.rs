@@ -18,7 +18,7 @@ use shardlight::{Error, Result};
 use super::compile::Compiler;
 use super::prepared::{CudaPrepared, Shared};
 use super::staging::{Download, Upload};
-use super::tuned::{self, Kernels};
+use super::tuned::{self, Gpu, Kernels, Memory, Tuned};
 use super::{driver, info, refused, unusable, words};
 
 /// A GPU behind CUDA's driver.
@@ -30,7 +30,7 @@ pub struct CudaDevice {
     compiler: Compiler,
     /// Which ones.
     choice: Kernels,
-    multiprocessors: u32,
+    gpu: Gpu,
     kernels: RefCell<HashMap<String, Shared>>,
     staging: RefCell<(Upload, Download)>,
     /// Why it cannot go on.
@@ -52,14 +52,8 @@ pub(super) struct Compiled {
 pub(super) struct Chosen {
     pub(super) kernel: Shared,
     pub(super) grid: [u32; 3],
-    /// Bytes of dynamic shared memory.
-    pub(super) shared: u32,
-    /// Bytes that launches share, see [`tuned::Tuned`].
-    pub(super) workspace: u64,
+    pub(super) memory: Memory,
 }
-
-/// Dynamic shared memory that a block has without asking.
-const SHARED: u32 = 48 << 10;
 
 struct CudaBuffer {
     memory: CudaSlice<u8>,
@@ -95,8 +89,13 @@ impl CudaDevice {
                 info.name
             )));
         }
-        let multiprocessors = attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
         let capability = context.compute_capability().map_err(said)?;
+        let shared = A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let gpu = Gpu {
+            capability,
+            multiprocessors: attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
+            shared: attribute(shared)? as u32,
+        };
         let total = context.total_mem().map_err(said)? as u64;
         let limits = Limits {
             kind: info.kind,
@@ -118,7 +117,7 @@ impl CudaDevice {
             info,
             limits,
             choice,
-            multiprocessors,
+            gpu,
             kernels: RefCell::default(),
             staging: RefCell::new((upload, download)),
             lost: RefCell::new(None),
@@ -126,6 +125,13 @@ impl CudaDevice {
             stream,
             context,
         })
+    }
+
+    /// Chooses kernels as for a device of so many multiprocessors, so that tests reach all of them.
+    #[must_use]
+    pub fn with_multiprocessors(mut self, count: u32) -> Self {
+        self.gpu.multiprocessors = count;
+        self
     }
 
     /// How many kernels were compiled, and how many were found in the cache.
@@ -216,20 +222,16 @@ impl CudaDevice {
         unsafe { upload.copy(&self.stream, to, bytes) }.map_err(|e| self.lose(e))
     }
 
-    /// What runs a call: the kernel written by hand, if there is one and none of WGSL's variants is asked for.
-    pub(super) fn choose(&self, dispatch: &Dispatch) -> Result<Chosen> {
+    /// What runs a call, one after the other: kernels written by hand, if there are some and none of WGSL's variants is
+    /// asked for.
+    pub(super) fn choose(&self, dispatch: &Dispatch) -> Result<Vec<Chosen>> {
         let (kernel, params) = (dispatch.kernel, &dispatch.params);
         if self.choice == Kernels::Tuned
             && dispatch.variant.is_none()
-            && let Some(tuned) = tuned::find(kernel, params, self.multiprocessors)
+            && let Some(tuned) = tuned::find(kernel, params, &self.gpu)
         {
-            let output = || Ok(tuned.output.clone());
-            return Ok(Chosen {
-                kernel: self.compile(&tuned.key, &output, tuned.shared)?,
-                grid: tuned.grid,
-                shared: tuned.shared,
-                workspace: tuned.workspace,
-            });
+            let launches = tuned.before.as_deref().into_iter().chain([&tuned]);
+            return launches.map(|tuned| self.chosen(tuned)).collect();
         }
         let variant = dispatch.choose(&self.limits).map_err(|e| self.error(e))?;
         let key = kernel.pipeline_key(params, &variant);
@@ -237,11 +239,19 @@ impl CudaDevice {
             let wgsl = kernel.wgsl(params, &variant, false)?;
             self.compiler.translate(&wgsl)
         };
-        Ok(Chosen {
+        Ok(vec![Chosen {
             kernel: self.compile(&key, &output, 0)?,
             grid: variant.workgroups,
-            shared: 0,
-            workspace: 0,
+            memory: Memory::default(),
+        }])
+    }
+
+    fn chosen(&self, tuned: &Tuned) -> Result<Chosen> {
+        let output = || Ok(tuned.output.clone());
+        Ok(Chosen {
+            kernel: self.compile(&tuned.key, &output, tuned.memory.shared)?,
+            grid: tuned.grid,
+            memory: tuned.memory,
         })
     }
 
@@ -270,7 +280,8 @@ impl CudaDevice {
             .map_err(said)?
             .load_function(&output.entry)
             .map_err(said)?;
-        if shared > SHARED {
+        // Static memory counts too.
+        if shared > 0 {
             use sys::CUfunction_attribute as A;
             let most = A::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(most, shared as i32).map_err(said)?;

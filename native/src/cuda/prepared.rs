@@ -13,6 +13,7 @@ use shardlight::device::{Buffer, Prepared};
 use shardlight::recording::{Dispatch, PackedArgs, Recording, resolve};
 
 use super::device::{Compiled, CudaDevice};
+use super::tuned::Memory;
 
 /// Bytes between the uniform arguments of two dispatches.
 const ALIGN: usize = 16;
@@ -100,9 +101,10 @@ impl CudaDevice {
     /// Compiles what `recording` needs, allocates its scratch memory, and lists its launches.
     pub(super) fn bind(&self, recording: &Recording) -> Result<Prepared> {
         let dispatches: Vec<&Dispatch> = recording.dispatches().collect();
+        // With the number of their dispatch.
         let mut chosen = Vec::with_capacity(dispatches.len());
-        for dispatch in &dispatches {
-            chosen.push(self.choose(dispatch)?);
+        for (i, dispatch) in dispatches.iter().enumerate() {
+            chosen.extend(self.choose(dispatch)?.into_iter().map(|chosen| (i, chosen)));
         }
         let plan = recording.plan_scratch();
         let mut pool = Vec::with_capacity(plan.buffers.len());
@@ -119,14 +121,19 @@ impl CudaDevice {
             }
         };
         // Launches are one after the other, so one does for all.
-        let most = chosen.iter().map(|c| c.workspace).max().unwrap_or(0);
-        let workspace = match most {
-            0 => None,
-            bytes => Some(self.allocate(bytes, "workspace")?),
+        let shared = |bytes: fn(&Memory) -> u64, label: &str| {
+            let most = chosen.iter().map(|(_, c)| bytes(&c.memory)).max();
+            let most = most.filter(|bytes| *bytes > 0);
+            most.map(|bytes| self.allocate(bytes, label)).transpose()
         };
-        let mut buffers: Vec<Buffer> = args.iter().chain(&workspace).cloned().collect();
+        let workspace = shared(|m| m.workspace, "workspace")?;
+        let counters = shared(|m| m.counters, "counters")?;
+        let own = args.iter().chain(&workspace).chain(&counters);
+        let mut buffers: Vec<Buffer> = own.cloned().collect();
+        // Where the launches of each dispatch begin, and the last one's end.
+        let mut starts = vec![0; dispatches.len() + 1];
         let mut launches = Vec::with_capacity(chosen.len());
-        for (i, chosen) in chosen.into_iter().enumerate() {
+        for (i, chosen) in chosen {
             let compiled = &chosen.kernel;
             let dispatch = dispatches[i];
             let (mut addresses, mut lengths) = (Vec::new(), Vec::new());
@@ -151,8 +158,11 @@ impl CudaDevice {
                     lengths.push(elements.min(u32::MAX.into()) as u32);
                 }
             }
-            if let Some(workspace) = workspace.as_ref().filter(|_| chosen.workspace > 0) {
-                addresses.push(self.place(workspace)?.0);
+            let memory = chosen.memory;
+            for (buffer, bytes) in [(&workspace, memory.workspace), (&counters, memory.counters)] {
+                if let Some(buffer) = buffer.as_ref().filter(|_| bytes > 0) {
+                    addresses.push(self.place(buffer)?.0);
+                }
             }
             let [x, y, z] = chosen.grid;
             let [bx, by, bz] = compiled.workgroup_size;
@@ -163,9 +173,10 @@ impl CudaDevice {
                 config: LaunchConfig {
                     grid_dim: (x, y, z),
                     block_dim: (bx, by, bz),
-                    shared_mem_bytes: chosen.shared,
+                    shared_mem_bytes: memory.shared,
                 },
             });
+            starts[i + 1] = launches.len();
         }
         let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
         let mut end = 0;
@@ -173,7 +184,7 @@ impl CudaDevice {
             let start = end;
             end += segment.len();
             Segment {
-                launches: start..end,
+                launches: starts[start]..starts[end],
                 replay: RefCell::new(Replay::Never),
             }
         };

@@ -22,8 +22,10 @@ struct Call {
     float *y;
     const float *sinks;
     const Args *args;
-    // (KVH, SPLITS, GROUP, D + 2): values' sums, the largest score, the sum; then KVH counters.
+    // (KVH, SPLITS, GROUP, D + 2): values' sums, the largest score, the sum.
     float *workspace;
+    // (KVH): parts that are done.
+    u32 *counters;
 };
 
 // Channels 8 c to 8 c + 7 of a row of a cache.
@@ -186,7 +188,7 @@ FN void run(const Call &c) {
     }
     if (blocks == 1) return;
 
-    u32 *counter = (u32 *)(c.workspace + (u64)KVH * SPLITS * GROUP * SIZE) + g;
+    u32 *counter = c.counters + g;
     __threadfence();
     __syncthreads();
     if (thread == 0) arrived = atomicAdd(counter, 1u);

@@ -1,8 +1,9 @@
-//! Kernels written by hand for what decoding spends its time on: products of quantised weights with a few tokens.
+//! Kernels written by hand for what a model spends its time on: products of weights with activations, and attention of one
+//! token.
 //!
 //! Name, bindings and the order of parameters are those of the generated kernel, which is also what they are judged by:
-//! the same cases, the same references. Activations become 16-bit integers with a scale for each 32, so their results
-//! differ by [`ERROR`] from exact ones.
+//! the same cases, the same references. For few tokens activations become 16-bit integers with a scale for each 32, so
+//! results differ by [`ERROR`] from exact ones; for many they become f16 with a scale for each token, as the weights do.
 
 use std::fmt;
 
@@ -25,6 +26,17 @@ pub enum Kernels {
 /// 1 / sqrt(12) of a step: 8e-9 where the largest is ten times their root mean square, 3e-10 for normally distributed ones.
 pub const ERROR: f64 = 1e-8;
 
+/// What kernels are chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// Compute capability.
+    pub capability: (i32, i32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of shared memory that a block may ask for.
+    pub shared: u32,
+}
+
 /// A kernel for one call, or for any whose constants are the same.
 #[derive(Clone, Debug)]
 pub struct Tuned {
@@ -34,32 +46,45 @@ pub struct Tuned {
     pub output: Output,
     /// Blocks.
     pub grid: [u32; 3],
-    /// Bytes of dynamic shared memory.
+    /// What it launches with.
+    pub memory: Memory,
+    /// What is launched before, with the same workspace.
+    pub before: Option<Box<Tuned>>,
+}
+
+/// Memory of one launch beside what is bound to it, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// Dynamic shared memory.
     pub shared: u32,
-    /// Bytes of memory that launches share one after the other, zeros at first: a last parameter, if there are any.
+    /// Global memory for the time of the call.
     pub workspace: u64,
+    /// Counters that are zero before and after: a parameter behind the workspace, if there are any.
+    pub counters: u64,
 }
 
 /// Threads of a block, and how many warps these are.
 const THREADS: u32 = 256;
 const WARPS: u32 = THREADS / 32;
 
-/// Shared memory of a block on every device since 8.0.
-const MOST_SHARED: u32 = 96 << 10;
-
 /// More tokens than this share weights in tiles.
 const FEW_TOKENS: u32 = 4;
 
-/// The kernel for a call on a device of so many multiprocessors; `None` where there is only the generated one.
-pub fn find(kernel: &'static Kernel, params: &Params, multiprocessors: u32) -> Option<Tuned> {
+/// As many tokens as this are worth tensor cores, which multiply 16 at a time.
+const MANY_TOKENS: u32 = 32;
+
+/// The kernel for a call on a device; `None` where there is only the generated one.
+pub fn find(kernel: &'static Kernel, params: &Params, gpu: &Gpu) -> Option<Tuned> {
     let product = match kernel.name {
-        "matvec" => Product::Plain,
+        "matvec" | "matmul" => Product::Plain,
         "gated_mlp" => Product::Gated,
         "qkv_product" => Product::Qkv,
-        "attention" => return attention(kernel, params, multiprocessors),
+        "attention" => return attention(kernel, params, gpu),
         _ => return None,
     };
-    product.tuned(kernel, params)
+    let found = product.few(kernel, params);
+    let found = found.or_else(|| product.tiles(kernel, params, gpu));
+    found.filter(|tuned| tuned.memory.shared <= gpu.shared)
 }
 
 /// What is done with sums.
@@ -71,32 +96,53 @@ enum Product {
 }
 
 impl Product {
-    fn tuned(self, kernel: &'static Kernel, p: &Params) -> Option<Tuned> {
-        let (rows, inner, experts) = (p.get("N"), p.get("K"), p.is("EXPERTS"));
-        let formats = match self {
+    /// Names of the weights' formats; of two the first is the gate's.
+    fn formats(self, p: &Params) -> Option<[&'static str; 2]> {
+        let [first, second] = match self {
             Product::Gated => [p.format("GATE"), p.format("UP")],
             _ => [p.format("W"); 2],
         };
-        let names = [format(formats[0])?, format(formats[1])?];
         // Both take x in one form.
-        let floats = formats.map(|f| f == DType::F16);
+        let one_form = (first == DType::F16) == (second == DType::F16);
+        one_form.then_some([format(first)?, format(second)?])
+    }
+
+    /// Is the activation one of gated.cuh's?
+    fn activates(self, p: &Params) -> bool {
         let acts = [Activation::Silu, Activation::GeluTanh].map(Activation::number);
+        self != Product::Gated || acts.contains(&p.get("ACT"))
+    }
+
+    fn text<'a>(
+        self,
+        kernel: &'static Kernel,
+        p: &'a Params,
+        formats: [&'static str; 2],
+    ) -> Text<'a> {
+        let mut text = Text::new(kernel, p);
+        text.define("PLAIN", 0);
+        text.define("GATED", 1);
+        text.define("QKV", 2);
+        text.define("PRODUCT", self as u32);
+        text.define("FORMAT", formats[0]);
+        text.define("UP_FORMAT", formats[1]);
+        text
+    }
+
+    /// By rows: product.cu.
+    fn few(self, kernel: &'static Kernel, p: &Params) -> Option<Tuned> {
+        let (rows, inner, experts) = (p.get("N"), p.get("K"), p.is("EXPERTS"));
+        let formats = self.formats(p)?;
         let few = match experts {
             true => p.get("TT") == 0,
             false => p.get("T") <= FEW_TOKENS,
         };
-        if !few
-            || floats[0] != floats[1]
-            || (self == Product::Gated && !acts.contains(&p.get("ACT")))
-        {
+        if !few || !self.activates(p) {
             return None;
         }
         let tokens = if experts { 1 } else { p.get("T") };
-        let chunk = if floats[0] { 128 } else { 64 + 4 + 8 };
-        let shared = tokens * (inner.div_ceil(32) * chunk).next_multiple_of(16);
-        if shared > MOST_SHARED {
-            return None;
-        }
+        let chunk = if formats[0] == "F16" { 128 } else { 64 + 4 + 8 };
+        let shared = tokens.checked_mul((inner.div_ceil(32) * chunk).next_multiple_of(16))?;
         // Enough rows to read x seldom, few enough to keep all multiprocessors busy.
         let each = match (self, rows) {
             (Product::Qkv, _) => 4,
@@ -104,37 +150,120 @@ impl Product {
             (Product::Gated, _) | (_, 4096..16384) => 2,
             _ => 4,
         };
-        let mut text = Text::new(kernel, p);
-        text.define("PLAIN", 0);
-        text.define("GATED", 1);
-        text.define("QKV", 2);
-        text.define("PRODUCT", self as u32);
-        text.define("FORMAT", names[0]);
-        text.define("UP_FORMAT", names[1]);
+        let mut text = self.text(kernel, p, formats);
         text.define("ROWS", each);
         text.define("TOKENS", tokens);
         let named = Variant::new("tuned", [1; 3]);
         let named = named.set("ROWS", each).set("TOKENS", tokens);
+        let files = match self {
+            Product::Gated => &[
+                QUANTS,
+                include_str!("gated.cuh"),
+                include_str!("product.cu"),
+            ][..],
+            _ => &[QUANTS, include_str!("product.cu")],
+        };
         Some(Tuned {
             key: kernel.pipeline_key(p, &named),
-            output: text.output(
-                &[include_str!("quants.cuh"), include_str!("product.cu")],
-                THREADS,
-                false,
-            ),
+            output: text.output(files, THREADS, None, &[]),
             grid: [
                 rows.div_ceil(WARPS * each),
                 if experts { p.get("T") } else { 1 },
                 1,
             ],
-            shared,
-            workspace: 0,
+            memory: Memory {
+                shared,
+                ..Memory::default()
+            },
+            before: None,
+        })
+    }
+
+    /// In tiles on tensor cores: tiles.cu, after halves.cu.
+    fn tiles(self, kernel: &'static Kernel, p: &Params, gpu: &Gpu) -> Option<Tuned> {
+        /// Of tiles.cu: elements of a step, warps by tokens and rows, steps in shared memory.
+        const STEP: u32 = 64;
+        const TOKEN_WARPS: u32 = 2;
+        const ROW_WARPS: u32 = WARPS / TOKEN_WARPS;
+        const STAGES: u32 = 3;
+        let (rows, inner, tokens) = (p.get("N"), p.get("K"), p.get("T"));
+        let formats = self.formats(p).filter(|[a, b]| a == b)?;
+        let switches = p.is("EXPERTS") || p.is("NORM");
+        // cp.async and this shape of mma.sync came with 8.0.
+        if self == Product::Qkv
+            || tokens < MANY_TOKENS
+            || switches
+            || gpu.capability < (8, 0)
+            || !self.activates(p)
+        {
+            return None;
+        }
+        // The largest tile of which there is one for each multiprocessor.
+        let own = if self == Product::Gated { 2 } else { 1 };
+        let blocks = |[by_tokens, by_rows]: [u32; 2]| {
+            tokens.div_ceil(TOKEN_WARPS * 16 * by_tokens)
+                * rows.div_ceil(ROW_WARPS * 8 * by_rows / own)
+        };
+        let sizes = [[4, 4], [2, 4], [2, 2]];
+        let fits = |size: &[u32; 2]| size[0] * 32 <= tokens.next_multiple_of(64);
+        let mut sizes = sizes.into_iter().filter(fits);
+        let size = sizes.find(|size| blocks(*size) >= gpu.multiprocessors);
+        let [by_tokens, by_rows] = size.unwrap_or([2, 2]);
+        let step = inner.div_ceil(STEP).checked_mul(STEP)?;
+        let halves = u64::from(tokens).checked_mul(2 * u64::from(step))?;
+        let memory = Memory {
+            shared: STAGES * 2 * STEP * (TOKEN_WARPS * 16 * by_tokens + ROW_WARPS * 8 * by_rows),
+            workspace: halves + u64::from(tokens.next_multiple_of(4)) * 4,
+            counters: 0,
+        };
+        let mut text = self.text(kernel, p, formats);
+        text.define("HALVES", 1);
+        // Two blocks at a time hide each other's waits, if they find registers.
+        text.define("BLOCKS", 2);
+        text.define("FORMAT_IS_F16", u32::from(formats[0] == "F16"));
+        text.define("TOKEN_TILES", by_tokens);
+        text.define("ROW_TILES", by_rows);
+        let named = Variant::new("tiles", [1; 3]);
+        let named = named
+            .set("TOKEN_TILES", by_tokens)
+            .set("ROW_TILES", by_rows);
+        let halves = include_str!("halves.cuh");
+        let files = match self {
+            Product::Gated => &[
+                halves,
+                QUANTS,
+                include_str!("gated.cuh"),
+                include_str!("tiles.cu"),
+            ][..],
+            _ => &[halves, QUANTS, include_str!("tiles.cu")],
+        };
+        let before = Tuned {
+            key: format!("halves {inner} of {}", kernel.name),
+            output: Text::new(kernel, p).output(
+                &[halves, include_str!("halves.cu")],
+                THREADS,
+                Some(&["x"]),
+                &["workspace"],
+            ),
+            grid: [tokens, 1, 1],
+            memory: Memory {
+                shared: 0,
+                ..memory
+            },
+            before: None,
+        };
+        Some(Tuned {
+            key: kernel.pipeline_key(p, &named),
+            output: text.output(files, THREADS, None, &["workspace"]),
+            grid: [blocks([by_tokens, by_rows]), 1, 1],
+            memory,
+            before: Some(Box::new(before)),
         })
     }
 }
 
 /// Attention of one token, by the key/value heads and parts of the keys.
-fn attention(kernel: &'static Kernel, p: &Params, multiprocessors: u32) -> Option<Tuned> {
+fn attention(kernel: &'static Kernel, p: &Params, gpu: &Gpu) -> Option<Tuned> {
     /// Fewer keys are not worth a block, as attention.cu has it.
     const LEAST: u32 = 64;
     const THREADS: u32 = 128;
@@ -153,19 +282,29 @@ fn attention(kernel: &'static Kernel, p: &Params, multiprocessors: u32) -> Optio
         return None;
     }
     // Two blocks for each multiprocessor, if there are keys for so many.
-    let most = (2 * multiprocessors).div_ceil(heads).max(1);
+    let most = (2 * gpu.multiprocessors).div_ceil(heads).max(1);
     let splits = p.get("S").div_ceil(LEAST).clamp(1, most);
     let mut text = Text::new(kernel, p);
     text.define("SPLITS", splits);
-    let parts = u64::from(heads) * u64::from(splits * group * (size + 2));
     Some(Tuned {
         key: kernel.pipeline_key(p, &Variant::new("tuned", [1; 3]).set("SPLITS", splits)),
-        output: text.output(&[include_str!("attention.cu")], THREADS, true),
+        output: text.output(
+            &[include_str!("attention.cu")],
+            THREADS,
+            None,
+            &["workspace", "counters"],
+        ),
         grid: [heads, splits, 1],
-        shared: 0,
-        workspace: 4 * (parts + u64::from(heads)),
+        memory: Memory {
+            shared: 0,
+            workspace: 4 * u64::from(heads) * u64::from(splits * group * (size + 2)),
+            counters: 4 * u64::from(heads),
+        },
+        before: None,
     })
 }
+
+const QUANTS: &str = include_str!("quants.cuh");
 
 /// Switches that the texts ask for.
 const SWITCHES: &[&str] = &[
@@ -218,8 +357,16 @@ impl<'a> Text<'a> {
         self.source += &format!("#define {name} {value}\n");
     }
 
-    /// With these files and the entry point, whose parameters are the bound arrays in order and the uniform arguments.
-    fn output(mut self, files: &[&str], threads: u32, workspace: bool) -> Output {
+    /// With these files and the entry point, whose parameters are the bound arrays in order (`only` some), the uniform
+    /// arguments, and the fields `memory` of its [`Memory`].
+    fn output(
+        mut self,
+        files: &[&str],
+        threads: u32,
+        only: Option<&[&str]>,
+        memory: &[&str],
+    ) -> Output {
+        self.source += "#ifndef BLOCKS\n#define BLOCKS 1\n#endif\n";
         self.source += include_str!("common.cuh");
         let uniforms = self.kernel.uniforms.join(", ");
         self.source += &format!("struct Args {{\n    u32 {uniforms};\n}};\n");
@@ -236,7 +383,8 @@ impl<'a> Text<'a> {
         };
         let (mut parameters, mut fields) = (Vec::new(), String::new());
         for (i, binding) in self.kernel.bindings.iter().enumerate() {
-            if binding.optional && !is_bound(binding.name, self.params) {
+            let wanted = only.is_none_or(|only| only.contains(&binding.name));
+            if !wanted || (binding.optional && !is_bound(binding.name, self.params)) {
                 continue;
             }
             let writable = binding.access == Access::Write;
@@ -256,13 +404,13 @@ impl<'a> Text<'a> {
         }
         add(self.kernel.bindings.len(), Space::Uniform);
         parameters.push("const Args *args".to_string());
-        if workspace {
-            parameters.push("float *workspace".to_string());
-            fields += "    c.workspace = workspace;\n";
+        for name in memory {
+            parameters.push(format!("void *{name}"));
+            fields += &format!("    c.{name} = (decltype(c.{name})){name};\n");
         }
         let entry = format!("{}_tuned", self.kernel.name);
         self.source += &format!(
-            "extern \"C\" __global__ void __launch_bounds__({threads}) {entry}({}) {{\n    Call c = {{}};\n{fields}    c.args = args;\n    run(c);\n}}\n",
+            "extern \"C\" __global__ void __launch_bounds__({threads}, BLOCKS) {entry}({}) {{\n    Call c = {{}};\n{fields}    c.args = args;\n    run(c);\n}}\n",
             parameters.join(", ")
         );
         Output {

@@ -93,15 +93,6 @@ FN void put(Quantised &x, u32 p, const float (&v)[8]) {
     if (p % 4 == 0) x.scale[chunk] = zero ? 0 : largest / 32767 * (largest / largest);
 }
 
-#if PRODUCT == GATED
-// Numbers of core/src/kernels/act.rs: silu, gelu_tanh.
-FN float activate(float x) {
-    if (ACT == 1) return x / (1 + expf(-x));
-    if (ACT == 3) return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-    return x;
-}
-#endif
-
 #if PRODUCT == QKV
 constexpr u32 PAIR = ROT / 2;
 // A quad's second two rows are `apart` from its first two: see shaders/qkv_product.wgsl.
@@ -279,12 +270,7 @@ FN void run(const Call &c) {
             value += c.gate_bias[args.GATE_BIAS0 + own + n];
             up += c.up_bias[args.UP_BIAS0 + own + n];
 #endif
-#if CLAMP
-            // A comparison that is false for NaN keeps it.
-            value = value > LIMIT ? LIMIT : value;
-            up = (up > LIMIT ? LIMIT : up < -LIMIT ? -LIMIT : up) + 1;
-#endif
-            c.y[(u64)(t0 + t) * args.NY + args.ROW0 + n] = activate(value) * up;
+            c.y[(u64)(t0 + t) * args.NY + args.ROW0 + n] = gated(value, up);
 #else
             if (lane != 0 || n > last) continue;
             u64 at = (u64)(t0 + t) * args.NY + (EXPERTS ? 0 : args.ROW0) + n;

@@ -39,6 +39,37 @@ FN int dot_nibbles(const U4 &q, const Quantised &x, u32 chunk) {
 }
 FN float both(const int (&sums)[2]) { return (float)(sums[0] + sums[1]); }
 
+// With HALVES: eight elements of f16. Bytes become 1024 + byte by setting the exponent, which is exact.
+#if HALVES
+FN u32 raised(u32 bytes, u32 which) {
+#ifdef WGSL_HOST
+    return (bytes >> 16 * which & 255) | 0x64006400 | (bytes >> 16 * which + 8 & 255) << 16;
+#else
+    u32 r;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(bytes), "r"(0x64646464), "r"(which ? 0x4342 : 0x4140));
+    return r;
+#endif
+}
+// scale * (byte - zero) + least; zero and scale are pairs, and the bytes of the first four elements, then of the others.
+FN U4 affine(u32 first, u32 second, u32 zero, u32 scale, u32 least) {
+    U4 r;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) r.w[i] = fma2(sub2(raised(i < 2 ? first : second, i % 2), zero), scale, least);
+    return r;
+}
+// The same with f32 inside, for scales that f16 would round.
+FN U4 affine(u32 first, u32 second, float zero, float scale, float least) {
+    U4 r;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        u32 two = (i < 2 ? first : second) >> 16 * (i % 2);
+        r.w[i] = pair(((float)(two & 255) - zero) * scale + least, ((float)(two >> 8 & 255) - zero) * scale + least);
+    }
+    return r;
+}
+FN u32 twice(u16 a) { return a * 0x10001u; }
+#endif
+
 enum Format { Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, F16 };
 template <Format> struct Weight;
 
@@ -56,6 +87,13 @@ template <> struct Weight<Q4_0> {
         int sum = dot_nibbles(q, x, chunk) - 8 * (x.sums[chunk][0] + x.sums[chunk][1]);
         return half_to_float(d) * x.scale[chunk] * (float)sum;
     }
+#if HALVES
+    FN void to_halves(U4 (&to)[4], u32) const {
+        // 1024 + 8.
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) to[j] = affine(q.w[j] & LOW, q.w[j] >> 4 & LOW, twice(0x6408), twice(d), 0);
+    }
+#endif
 };
 
 template <> struct Weight<Q4_1> {
@@ -72,6 +110,12 @@ template <> struct Weight<Q4_1> {
         float d = half_to_float(dm & 0xFFFF), m = half_to_float(dm >> 16);
         return x.scale[chunk] * (d * (float)dot_nibbles(q, x, chunk) + m * both(x.sums[chunk]));
     }
+#if HALVES
+    FN void to_halves(U4 (&to)[4], u32) const {
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) to[j] = affine(q.w[j] & LOW, q.w[j] >> 4 & LOW, twice(0x6400), twice(dm), twice(dm >> 16));
+    }
+#endif
 };
 
 template <> struct Weight<Q8_0> {
@@ -98,6 +142,17 @@ template <> struct Weight<Q8_0> {
         }
         return half_to_float(d) * x.scale[chunk] * (float)sum;
     }
+#if HALVES
+    FN void to_halves(U4 (&to)[4], u32) const {
+        // Two's complement plus 128; 1024 + 128.
+        const u32 sign = 0x80808080;
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            const U4 &words = q[j / 2];
+            to[j] = affine(words.w[j % 2 * 2] ^ sign, words.w[j % 2 * 2 + 1] ^ sign, twice(0x6480), twice(d), 0);
+        }
+    }
+#endif
 };
 
 template <> struct Weight<Q4_K> {
@@ -110,14 +165,26 @@ template <> struct Weight<Q4_K> {
         head = load4(at + CHUNKS + chunk / 8);
     }
     // ggml, get_scale_min_k4: 6 bits each, the upper two of the last four in the first four's bytes.
-    FN float dot(const X &x, u32 chunk) const {
+    FN void scales(u32 chunk, float &d, float &least) const {
         u32 shift = 8 * (chunk & 3);
         u32 a = head.w[1] >> shift & 255, b = head.w[2] >> shift & 255, c = head.w[3] >> shift & 255;
         bool early = (chunk & 7) < 4;
         u32 s = early ? a & 63 : (c & 15) | a >> 6 << 4, m = early ? b & 63 : c >> 4 | b >> 6 << 4;
-        float d = half_to_float(head.w[0] & 0xFFFF) * (float)s, least = half_to_float(head.w[0] >> 16) * (float)m;
+        d = half_to_float(head.w[0] & 0xFFFF) * (float)s, least = half_to_float(head.w[0] >> 16) * (float)m;
+    }
+    FN float dot(const X &x, u32 chunk) const {
+        float d, least;
+        scales(chunk, d, least);
         return x.scale[chunk] * (d * (float)dot_nibbles(q, x, chunk) - least * both(x.sums[chunk]));
     }
+#if HALVES
+    FN void to_halves(U4 (&to)[4], u32 chunk) const {
+        float scale, least;
+        scales(chunk, scale, least);
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) to[j] = affine(q.w[j] & LOW, q.w[j] >> 4 & LOW, 0.0f, scale, -least);
+    }
+#endif
 };
 
 template <> struct Weight<Q6_K> {
@@ -141,6 +208,11 @@ template <> struct Weight<Q6_K> {
     static FN u32 spread(u32 pairs) {
         return (pairs & 3) << 4 | (pairs & 12) << 10 | (pairs & 48) << 16 | (pairs & 192) << 22;
     }
+    // 6 bits each, of the first four of eight elements and of the others.
+    FN void bytes(u32 j, u32 &first, u32 &second) const {
+        u32 pairs = high[j / 2] >> 16 * (j & 1);
+        first = (q.w[j] & LOW) | spread(pairs), second = (q.w[j] >> 4 & LOW) | spread(pairs >> 8);
+    }
     FN float dot(const X &x, u32 chunk) const {
         float total = 0;
 #pragma unroll
@@ -148,8 +220,8 @@ template <> struct Weight<Q6_K> {
             int sum = -32 * x.sums[chunk][h];
 #pragma unroll
             for (u32 j = 2 * h; j < 2 * h + 2; j++) {
-                u32 pairs = high[h] >> 16 * (j & 1);
-                u32 first = (q.w[j] & LOW) | spread(pairs), second = (q.w[j] >> 4 & LOW) | spread(pairs >> 8);
+                u32 first, second;
+                bytes(j, first, second);
                 const U4 &p = x.pieces[j][chunk];
                 sum = dp2a_hi(p.w[3], second, dp2a_lo(p.w[2], second, dp2a_hi(p.w[1], first, dp2a_lo(p.w[0], first, sum))));
             }
@@ -157,6 +229,17 @@ template <> struct Weight<Q6_K> {
         }
         return half_to_float(d) * x.scale[chunk] * total;
     }
+#if HALVES
+    FN void to_halves(U4 (&to)[4], u32) const {
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            u32 first, second;
+            bytes(j, first, second);
+            float scale = half_to_float(d) * (float)(signed char)(scales >> 8 * (j / 2));
+            to[j] = affine(first, second, 32.0f, scale, 0.0f);
+        }
+    }
+#endif
 };
 
 template <> struct Weight<F16> {
