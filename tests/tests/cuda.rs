@@ -109,9 +109,9 @@ fn execute_tuned(selected: &[&'static Kernel]) -> usize {
         let mut devices = [H200, SMALL].map(|gpu| (gpu, open_tuned(&gpu)));
         while let Some(kernel) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (cases, failures) = (report.cases, report.failures.len());
-            for (mut case, gpu, _) in tuned_cases(kernel) {
+            for (mut case, gpu, tuned) in tuned_cases(kernel) {
                 let want = reference(kernel, &case);
-                case.bound = case.bound.max(tuned::ERROR);
+                case.bound = case.bound.max(tuned.error);
                 let of = |(one, _): &&mut (Gpu, _)| *one == gpu;
                 let device = devices.iter_mut().find(of);
                 let (_, device) = device.expect("there is one for each");

@@ -307,6 +307,29 @@ fn cases() -> Vec<Case> {
             cases.push(case(pos, &[], Call { kv, ..plain }));
         }
     }
+    // Several tiles of tokens and of keys.
+    for (i, (pos, (heads, kv_heads), head_size)) in [
+        (200, (9, 3), 64),
+        (63, (4, 2), 128),
+        (0, (2, 2), 80),
+        (99, (8, 1), 32),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let tokens = [70, 33][i % 2];
+        let rules = Rules {
+            window: [None, Some(37)][i / 2],
+            ..Rules::default()
+        };
+        let call = Call {
+            kv: DType::F16,
+            sinks: i % 3 == 0,
+            rules,
+            ..Call::causal(tokens, heads, kv_heads, head_size, pos + tokens + i)
+        };
+        cases.push(case(pos, &[], call));
+    }
     cases.extend(rules_cases());
     cases.extend(partial_cases());
     cases

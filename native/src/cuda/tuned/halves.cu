@@ -8,7 +8,7 @@ struct Call {
 };
 
 FN void run(const Call &c) {
-    constexpr u32 THREADS = 256, LANES = 32;
+    constexpr u32 THREADS = 256;
     __shared__ float tops[THREADS / LANES];
     u32 thread = threadIdx.x, t = blockIdx.x;
     const float *row = c.x + (u64)t * K;

@@ -1,9 +1,8 @@
-//! Kernels written by hand for what a model spends its time on: products of weights with activations, and attention of one
-//! token.
+//! Kernels written by hand for what a model spends its time on: products of weights with activations, and attention.
 //!
 //! Name, bindings and the order of parameters are those of the generated kernel, which is also what they are judged by:
-//! the same cases, the same references. For few tokens activations become 16-bit integers with a scale for each 32, so
-//! results differ by [`ERROR`] from exact ones; for many they become f16 with a scale for each token, as the weights do.
+//! the same cases, the same references, within [`Tuned::error`]. For few tokens activations become 16-bit integers with a
+//! scale for each 32; for many, tensor cores multiply f16 with a scale for each token.
 
 use std::fmt;
 
@@ -22,9 +21,15 @@ pub enum Kernels {
     Tuned,
 }
 
-/// Normalised mean squared error that 16-bit activations may cost. A step is 1 / 32767 of the largest of 32, an error
-/// 1 / sqrt(12) of a step: 8e-9 where the largest is ten times their root mean square, 3e-10 for normally distributed ones.
-pub const ERROR: f64 = 1e-8;
+/// Of 16-bit activations: a step is 1 / 32767 of the largest of 32, an error 1 / sqrt(12) of a step: 8e-9 where the
+/// largest is ten times their root mean square, 3e-10 for normally distributed ones.
+const FEW_ERROR: f64 = 1e-8;
+
+/// Of activations and weights of f16, each rounded to 11 bits: 2 * 4^-11 / 12 = 4e-8 on average.
+const TILES_ERROR: f64 = 2e-7;
+
+/// Of attention with f16 queries: scores of 20 are off by 1e-2 at most, exponentials by as much of themselves.
+const ATTENTION_ERROR: f64 = 2e-6;
 
 /// What kernels are chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub struct Tuned {
     pub memory: Memory,
     /// What is launched before, with the same workspace.
     pub before: Option<Box<Tuned>>,
+    /// Normalised mean squared error that its arithmetic may cost.
+    pub error: f64,
 }
 
 /// Memory of one launch beside what is bound to it, in bytes.
@@ -176,6 +183,7 @@ impl Product {
                 ..Memory::default()
             },
             before: None,
+            error: FEW_ERROR,
         })
     }
 
@@ -228,19 +236,15 @@ impl Product {
             .set("TOKEN_TILES", by_tokens)
             .set("ROW_TILES", by_rows);
         let halves = include_str!("halves.cuh");
+        let tiles = include_str!("tiles.cu");
         let files = match self {
-            Product::Gated => &[
-                halves,
-                QUANTS,
-                include_str!("gated.cuh"),
-                include_str!("tiles.cu"),
-            ][..],
-            _ => &[halves, QUANTS, include_str!("tiles.cu")],
+            Product::Gated => &[TENSOR, halves, QUANTS, include_str!("gated.cuh"), tiles][..],
+            _ => &[TENSOR, halves, QUANTS, tiles],
         };
         let before = Tuned {
             key: format!("halves {inner} of {}", kernel.name),
             output: Text::new(kernel, p).output(
-                &[halves, include_str!("halves.cu")],
+                &[TENSOR, halves, include_str!("halves.cu")],
                 THREADS,
                 Some(&["x"]),
                 &["workspace"],
@@ -251,6 +255,7 @@ impl Product {
                 ..memory
             },
             before: None,
+            error: TILES_ERROR,
         };
         Some(Tuned {
             key: kernel.pipeline_key(p, &named),
@@ -258,18 +263,13 @@ impl Product {
             grid: [blocks([by_tokens, by_rows]), 1, 1],
             memory,
             before: Some(Box::new(before)),
+            error: TILES_ERROR,
         })
     }
 }
 
-/// Attention of one token, by the key/value heads and parts of the keys.
+/// Attention of one sequence's tokens over its cache.
 fn attention(kernel: &'static Kernel, p: &Params, gpu: &Gpu) -> Option<Tuned> {
-    /// Fewer keys are not worth a block, as attention.cu has it.
-    const LEAST: u32 = 64;
-    const THREADS: u32 = 128;
-    let (size, heads, group) = (p.get("D"), p.get("KVH"), p.get("GROUP"));
-    let one = p.get("T") == 1 && p.get("B") == 1;
-    let fits = size.is_power_of_two() && (32..=256).contains(&size) && p.get("DV") == size;
     let other = [
         "PARTIAL",
         "TOKENS_FIRST",
@@ -278,7 +278,23 @@ fn attention(kernel: &'static Kernel, p: &Params, gpu: &Gpu) -> Option<Tuned> {
         "KV_LENGTHS",
         "ADJUSTED",
     ];
-    if !one || !fits || group > 8 || other.iter().any(|name| p.is(name)) {
+    let plain = p.get("B") == 1 && p.get("DV") == p.get("D");
+    if !plain || other.iter().any(|name| p.is(name)) {
+        return None;
+    }
+    match p.get("T") {
+        1 => attention_of_one(kernel, p, gpu),
+        _ => attention_tiles(kernel, p, gpu),
+    }
+}
+
+/// By the key/value heads and parts of the keys: attention.cu.
+fn attention_of_one(kernel: &'static Kernel, p: &Params, gpu: &Gpu) -> Option<Tuned> {
+    /// Fewer keys are not worth a block, as attention.cu has it.
+    const LEAST: u32 = 64;
+    const THREADS: u32 = 128;
+    let (size, heads, group) = (p.get("D"), p.get("KVH"), p.get("GROUP"));
+    if !size.is_power_of_two() || !(32..=256).contains(&size) || group > 8 {
         return None;
     }
     // Two blocks for each multiprocessor, if there are keys for so many.
@@ -301,15 +317,59 @@ fn attention(kernel: &'static Kernel, p: &Params, gpu: &Gpu) -> Option<Tuned> {
             counters: 4 * u64::from(heads),
         },
         before: None,
+        error: FEW_ERROR,
     })
 }
 
+/// By the key/value heads and tiles of their rows, on tensor cores: attention_tiles.cu.
+fn attention_tiles(kernel: &'static Kernel, p: &Params, gpu: &Gpu) -> Option<Tuned> {
+    /// As attention_tiles.cu has it.
+    const ROWS: u32 = 64;
+    const KEYS: u32 = 64;
+    const STAGES: u32 = 2;
+    const THREADS: u32 = 128;
+    let (size, tokens) = (p.get("D"), p.get("T"));
+    let fits = size.is_multiple_of(16) && (32..=128).contains(&size) && p.is("KV_F16");
+    if !fits || tokens < MANY_TOKENS || gpu.capability < (8, 0) {
+        return None;
+    }
+    let rows = tokens.checked_mul(p.get("GROUP"))?;
+    Some(Tuned {
+        key: kernel.pipeline_key(p, &Variant::new("tiles", [1; 3])),
+        output: Text::new(kernel, p).output(
+            &[TENSOR, include_str!("attention_tiles.cu")],
+            THREADS,
+            None,
+            &[],
+        ),
+        grid: [rows.div_ceil(ROWS), p.get("KVH"), 1],
+        memory: Memory {
+            // Keys and values, 16 bytes more a row.
+            shared: STAGES * 2 * KEYS * (2 * size + 16),
+            ..Memory::default()
+        },
+        before: None,
+        error: ATTENTION_ERROR,
+    })
+}
+
+const TENSOR: &str = include_str!("tensor.cuh");
 const QUANTS: &str = include_str!("quants.cuh");
 
 /// Switches that the texts ask for.
 const SWITCHES: &[&str] = &[
-    "ADJACENT", "BIAS", "CLAMP", "EXPERTS", "KV_F16", "KV_Q8_0", "NORM", "RESIDUAL", "ROPE",
-    "SINKS", "WINDOWED",
+    "ADJACENT",
+    "BIAS",
+    "CLAMP",
+    "EXPERTS",
+    "HEADS_FIRST",
+    "KV_F16",
+    "KV_Q8_0",
+    "NORM",
+    "RESIDUAL",
+    "ROPE",
+    "SINKS",
+    "WINDOWED",
 ];
 
 /// The name of a weight's format in quants.cuh.

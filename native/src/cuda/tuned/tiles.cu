@@ -5,10 +5,9 @@
 // their way into shared memory, activations by cp.async as halves.cu left them, weights of f16 too, quantised ones through
 // registers. Rows of a step are 8 pieces of 8 elements, swizzled so that eight rows' pieces lie in different banks.
 //
-// Source of the definition: core/src/kernels/matmul.rs, gated_mlp.rs. Layouts of fragments: PTX ISA 9.0, sections 9.7.14.5.8
-// (mma.m16n8k16) and 9.7.14.5.15 (ldmatrix).
+// Source of the definition: core/src/kernels/matmul.rs, gated_mlp.rs.
 
-constexpr u32 WARPS = 8, LANES = 32, THREADS = WARPS * LANES;
+constexpr u32 WARPS = 8, THREADS = WARPS * LANES;
 constexpr u32 TOKEN_WARPS = 2, ROW_WARPS = WARPS / TOKEN_WARPS, STAGES = 3;
 // Of a block.
 constexpr u32 TOKENS = TOKEN_WARPS * TOKEN_TILES * 16, ROWS = ROW_WARPS * ROW_TILES * 8;
@@ -29,62 +28,9 @@ struct Call {
 
 FN u32 place(u32 row, u32 piece) { return row * 8 + (piece ^ (row & 7)); }
 
-#ifdef WGSL_HOST
-FN void copy(U4 *to, const U4 *from) { *to = *from; }
-FN void commit() {}
-template <u32 PENDING> FN void wait() {}
-#else
-FN u32 shared(const void *at) { return (u32)__cvta_generic_to_shared(at); }
-FN void copy(U4 *to, const U4 *from) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared(to)), "l"(from) : "memory"); }
-FN void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <u32 PENDING> FN void wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
-#endif
-
-// Four matrices of 8 rows of a piece; lane l names row l % 8 of matrix l / 8 and gets elements 2 (l % 4) and the next of
-// row l / 4 of each.
-FN void load_matrices(u32 (&to)[4], const U4 *memory, u32 at) {
-#ifdef WGSL_HOST
-    u32 lane = threadIdx.x % LANES;
-    for (u32 i = 0; i < 4; i++) to[i] = memory[__shfl_sync(~0u, at, 8 * i + lane / 4)].w[lane % 4];
-#else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(shared(memory + at)) : "memory");
-#endif
-}
-
-// c += a b^T of 16 tokens, 8 rows and 16 elements. With g = lane / 4 and e = 2 (lane % 4) a lane has of
-//   a: tokens g, g + 8, g, g + 8; elements e, e, e + 8, e + 8, and the next of each
-//   b: row g; elements e, e + 8, and the next
-//   c: tokens g, g, g + 8, g + 8; rows e, e + 1, e, e + 1
-#ifdef WGSL_HOST
-FN void multiply_add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, u32 (*seen)[6]) {
-    u32 lane = threadIdx.x % LANES, g = lane / 4, e = lane % 4 * 2;
-    for (u32 i = 0; i < 4; i++) seen[lane][i] = a[i];
-    seen[lane][4] = b0, seen[lane][5] = b1;
-    __syncwarp();
-    for (u32 i = 0; i < 4; i++)
-        for (u32 k = 0; k < 16; k++) {
-            u32 from = k / 2 % 4, shift = 16 * (k % 2);
-            u32 of = seen[4 * g + from][i / 2 + k / 8 * 2] >> shift, row = seen[4 * (e + i % 2) + from][4 + k / 8] >> shift;
-            c[i] += half_to_float(of) * half_to_float(row);
-        }
-    __syncwarp();
-}
-#else
-FN void multiply_add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, u32 (*)[6]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-#endif
-
 FN void run(const Call &c) {
     extern __shared__ U4 memory[];
-#ifdef WGSL_HOST
-    __shared__ u32 exchange[WARPS][LANES][6];
-    u32 (*seen)[6] = exchange[threadIdx.x / LANES];
-#else
-    u32 (*seen)[6] = nullptr;
-#endif
+    EXCHANGE(WARPS)
     u32 thread = threadIdx.x, lane = thread % LANES, warp = thread / LANES;
     const Args &args = *c.args;
     // Neighbouring blocks share weights, which are then read from memory once.
