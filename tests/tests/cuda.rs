@@ -144,7 +144,8 @@ fn limits() -> Limits {
     }
 }
 
-/// Kernels of which NVRTC makes code: each variant once for each of its switches and formats, since sizes are numbers only.
+/// Kernels of which NVRTC makes code: each variant with each set of its switches and each of its formats, not with all pairs
+/// of these, since a switch is the same text for any format; sizes are numbers only.
 fn compile(selected: &[&'static Kernel]) -> usize {
     // An H200's own code, and PTX, which devices get that NVRTC does not know.
     let compiler = |capability| {
@@ -160,14 +161,16 @@ fn compile(selected: &[&'static Kernel]) -> usize {
             for case in (kernel.cases)() {
                 for variant in (kernel.variants)(&case.params, &limits()) {
                     let spec = kernel.specialization(&case.params, &variant, false);
-                    let class = format!("{} {:?} {:?}", variant.name, spec.flags, spec.formats);
-                    if !seen.insert(class) {
+                    let first = seen.is_empty();
+                    let switches = seen.insert(format!("{} with {:?}", variant.name, spec.flags));
+                    let formats = seen.insert(format!("{} of {:?}", variant.name, spec.formats));
+                    if !switches && !formats {
                         continue;
                     }
                     let wgsl = kernel.wgsl(&case.params, &variant, false);
                     let wgsl = wgsl.expect("it is specialised");
                     // PTX of the first only: what makes it is the first half of what makes code.
-                    let wanted = if seen.len() == 1 { 2 } else { 1 };
+                    let wanted = if first { 2 } else { 1 };
                     let made = compilers[0].translate(&wgsl).and_then(|output| {
                         let compilers = compilers.iter().take(wanted);
                         let mut codes = compilers.map(|c| c.compile(&output.source));

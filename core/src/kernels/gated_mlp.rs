@@ -205,6 +205,7 @@ fn cases() -> Vec<Case> {
         DType::Q4K,
         DType::Q6K,
         DType::F16,
+        DType::BF16,
     ];
     for (i, dtype) in formats.into_iter().enumerate() {
         let first = First {
@@ -214,7 +215,12 @@ fn cases() -> Vec<Case> {
         };
         let act = [Activation::Silu, Activation::GeluTanh][i % 2];
         let inner = inner_lengths(dtype).iter().find(|inner| **inner >= 100);
-        let size = Size::slice([33, 70][i / 3], 2..42, 43, inner.copied().unwrap_or(256));
+        let size = Size::slice(
+            [33, 70][i / 3 % 2],
+            2..42,
+            43,
+            inner.copied().unwrap_or(256),
+        );
         let mut case = case(size, first, dtype, dtype, act);
         case.params = clamped(case.params, (i == 4).then_some(7.0));
         cases.push(case);

@@ -50,7 +50,7 @@ fn cases() -> Vec<Case> {
         let size = Size::new(tokens, rows, 288);
         cases.push(case(size, DType::Q8_0, false, false, BOUND));
     }
-    for dtype in [DType::Q4K, DType::Q6K] {
+    for dtype in [DType::Q4K, DType::Q6K, DType::BF16] {
         cases.push(case(Size::new(35, 70, 768), dtype, false, true, BOUND));
     }
     for size in [

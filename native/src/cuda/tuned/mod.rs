@@ -110,7 +110,8 @@ impl Product {
             _ => [p.format("W"); 2],
         };
         // Both take x in one form.
-        let one_form = (first == DType::F16) == (second == DType::F16);
+        let floats = [first, second].map(|f| matches!(f, DType::F16 | DType::BF16));
+        let one_form = floats[0] == floats[1];
         one_form.then_some([format(first)?, format(second)?])
     }
 
@@ -148,7 +149,10 @@ impl Product {
             return None;
         }
         let tokens = if experts { 1 } else { p.get("T") };
-        let chunk = if formats[0] == "F16" { 128 } else { 64 + 4 + 8 };
+        let chunk = match formats[0] {
+            "F16" | "BF16" => 128,
+            _ => 64 + 4 + 8,
+        };
         let shared = tokens.checked_mul((inner.div_ceil(32) * chunk).next_multiple_of(16))?;
         // Enough rows to read x seldom, few enough to keep all multiprocessors busy.
         let each = match (self, rows) {
@@ -381,6 +385,7 @@ fn format(dtype: DType) -> Option<&'static str> {
         DType::Q4K => "Q4_K",
         DType::Q6K => "Q6_K",
         DType::F16 => "F16",
+        DType::BF16 => "BF16",
         _ => return None,
     })
 }

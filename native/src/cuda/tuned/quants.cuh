@@ -70,7 +70,7 @@ FN U4 affine(u32 first, u32 second, float zero, float scale, float least) {
 FN u32 twice(u16 a) { return a * 0x10001u; }
 #endif
 
-enum Format { Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, F16 };
+enum Format { Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, F16, BF16 };
 template <Format> struct Weight;
 
 template <> struct Weight<Q4_0> {
@@ -254,4 +254,32 @@ template <> struct Weight<F16> {
             sum += half_to_float(q.w[i / 2] >> 16 * (i & 1)) * x.halves[i / 4][unit].v[i % 4];
         return sum;
     }
+};
+
+template <> struct Weight<BF16> {
+    static constexpr u32 ROW = 4 * CHUNKS;
+    static FN float value(const U4 &q, u32 i) { return __int_as_float((int)(i & 1 ? q.w[i / 2] & 0xFFFF0000 : q.w[i / 2] << 16)); }
+#if HALVES
+    U4 q[4];
+    FN Weight(const U4 *words, u32 row, u32 chunk) {
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) q[j] = load4(words + (u64)row * ROW + 4 * chunk + j);
+    }
+    // f16 has all of their bits, but for weights below 2^-14, whose rounding is 2^-25 at most.
+    FN void to_halves(U4 (&to)[4], u32) const {
+#pragma unroll
+        for (u32 i = 0; i < 16; i++) to[i / 4].w[i % 4] = pair(value(q[i / 4], i % 4 * 2), value(q[i / 4], i % 4 * 2 + 1));
+    }
+#else
+    typedef Floats X;
+    static constexpr u32 UNITS = 4 * CHUNKS;
+    U4 q;
+    FN Weight(const U4 *words, u32 row, u32 unit) { q = load4(words + (u64)row * ROW + unit); }
+    FN float dot(const X &x, u32 unit) const {
+        float sum = 0;
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) sum += value(q, i) * x.halves[i / 4][unit].v[i % 4];
+        return sum;
+    }
+#endif
 };
