@@ -161,6 +161,10 @@ pub struct Bench {
     /// Measurements of each, after one that does not count; their median is reported.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub reps: u32,
+    /// Measure, too, how fast the device copies a buffer of SIZE (or what it has room for), and print how much of that
+    /// decode reaches [default SIZE: 1GiB].
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "1GiB")]
+    pub limits: Option<ByteSize>,
     #[command(flatten)]
     pub format: Format,
     #[command(flatten)]

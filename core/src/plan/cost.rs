@@ -244,6 +244,18 @@ fn all(dispatch: &Dispatch) -> u64 {
         .sum()
 }
 
+/// Bytes of what a call reads of a weight, which is this binding.
+pub(super) fn weight_read(dispatch: &Dispatch, binding: usize) -> u64 {
+    let p = &dispatch.params;
+    match (dispatch.kernel.name, binding) {
+        ("embedding", _) => embedding_rows(p),
+        ("gated_mlp", 1) => weight_bytes(p, "GATE"),
+        ("gated_mlp", 2) => weight_bytes(p, "UP"),
+        ("matvec" | "matmul", 1) if p.is("EXPERTS") => weight_bytes(p, "W"),
+        _ => bound(dispatch, binding),
+    }
+}
+
 /// Bytes of one binding.
 fn bound(dispatch: &Dispatch, binding: usize) -> u64 {
     dispatch.bindings[binding].as_ref().map_or(0, |t| t.bytes())
@@ -270,15 +282,24 @@ fn attention_flops(p: &Params, when: When) -> u64 {
 
 /// Queries, results, and each key and value that is seen, once.
 fn attention_bytes(dispatch: &Dispatch, when: When) -> u64 {
+    bound(dispatch, 0) + bound(dispatch, 4) + seen_bytes(dispatch, when)
+}
+
+/// Bytes of the keys and values that a call of attention sees, each once.
+pub(super) fn seen_bytes(dispatch: &Dispatch, when: When) -> u64 {
     let p = &dispatch.params;
     let (_, sequences) = keys(p, when);
     let tokens = u64::from(p.get("T")) / sequences;
     let capacity = u64::from(p.get("S")).max(1);
     let held = (when.position as u64 + tokens).min(capacity);
+    let seen = match u64::from(p.get("WINDOW")) {
+        0 => held,
+        window => held.min(window + tokens - 1),
+    };
     let cache = bound(dispatch, 1) + bound(dispatch, 2);
     // Products of two sizes of a few 10^11 bytes do not fit 64 bits.
-    let read = u128::from(cache) * u128::from(held) / u128::from(capacity);
-    bound(dispatch, 0) + bound(dispatch, 4) + sequences * read as u64
+    let read = u128::from(cache) * u128::from(seen) / u128::from(capacity);
+    sequences * read as u64
 }
 
 fn conv(p: &Params, _: When) -> u64 {
@@ -302,11 +323,14 @@ fn exchange_rows_bytes(dispatch: &Dispatch, _: When) -> u64 {
     8 * product(&dispatch.params, &["LEN", "INNER"])
 }
 
-/// The tokens' rows.
 fn embedding_bytes(dispatch: &Dispatch, _: When) -> u64 {
-    let p = &dispatch.params;
+    bound(dispatch, 0) + embedding_rows(&dispatch.params) + bound(dispatch, 2)
+}
+
+/// The tokens' rows.
+fn embedding_rows(p: &Params) -> u64 {
     let row = p.format("W").bytes(p.size("C")).unwrap_or(0) as u64;
-    bound(dispatch, 0) + u64::from(p.get("T")) * row + bound(dispatch, 2)
+    u64::from(p.get("T")) * row
 }
 
 /// Rows of y that a product computes: with `EXPERTS` its experts' share of the pairs, if all experts

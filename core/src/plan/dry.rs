@@ -9,6 +9,7 @@ use crate::device::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prep
 use crate::kv_cache::KvDType;
 use crate::recording::Recording;
 use crate::session::{Session, SessionOptions, ShardInfo};
+use crate::tensor::{Storage, Tensor};
 use crate::weights::ModelFiles;
 use crate::weights::source::LocalFuture;
 use crate::{Error, Result};
@@ -32,6 +33,21 @@ impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
         self.weights + self.cache + self.tables + self.activations + self.other
+    }
+}
+
+/// What a buffer of a [`PlanDevice`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    Weight,
+    Other,
+}
+
+/// Is this a weight of the model, or a part of one?
+pub(super) fn is_weight(tensor: &Tensor) -> bool {
+    match &tensor.storage {
+        Storage::Buffer(buffer) => buffer.downcast() == Some(&Holds::Weight),
+        Storage::Scratch(_) => false,
     }
 }
 
@@ -97,20 +113,15 @@ impl Device for PlanDevice {
 
     fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
         let memory = &mut *self.memory.borrow_mut();
-        let place = match label {
-            "key cache" | "value cache" => &mut memory.cache,
-            "rope" => &mut memory.tables,
-            _ if self
-                .weights
-                .binary_search_by(|w| w.as_str().cmp(label))
-                .is_ok() =>
-            {
-                &mut memory.weights
-            }
-            _ => &mut memory.other,
+        let named = self.weights.binary_search_by(|w| w.as_str().cmp(label));
+        let (place, holds) = match label {
+            "key cache" | "value cache" => (&mut memory.cache, Holds::Other),
+            "rope" => (&mut memory.tables, Holds::Other),
+            _ if named.is_ok() => (&mut memory.weights, Holds::Weight),
+            _ => (&mut memory.other, Holds::Other),
         };
         *place += bytes;
-        Box::pin(std::future::ready(Ok(Buffer::new((), bytes))))
+        Box::pin(std::future::ready(Ok(Buffer::new(holds, bytes))))
     }
 
     fn write(&self, _: &Buffer, _: u64, _: &[u8]) -> Result<()> {
@@ -179,8 +190,6 @@ pub struct Sizes {
 /// Those of [`Session::load`].
 pub async fn dry_run(files: &ModelFiles, ranks: Vec<Placement>, sizes: Sizes) -> Result<Dry> {
     let device = Rc::new(PlanDevice::new(files));
-    let tensors = files.tensors().cloned().collect();
-    let described = ModelFiles::described(files.name(), files.config.clone(), tensors);
     let placed = ranks
         .into_iter()
         .map(|rank| (rank, Rc::clone(&device) as Rc<dyn Device>));
@@ -192,7 +201,7 @@ pub async fn dry_run(files: &ModelFiles, ranks: Vec<Placement>, sizes: Sizes) ->
         ..SessionOptions::default()
     };
     let quiet = &mut |_| ControlFlow::Continue(());
-    let session = Session::load(described, world, options, quiet).await?;
+    let session = Session::load(files.without_data(), world, options, quiet).await?;
     let shards = session.shards();
     // What a session makes ready when it is loaded: one token, then a whole chunk.
     let Ok([decode, prefill]) = <[Recording; 2]>::try_from(device.recordings()) else {

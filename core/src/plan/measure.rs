@@ -1,8 +1,8 @@
 //! What a device of this machine does, by short recordings.
 
 use super::devices::DeviceSpec;
-use crate::device::Device;
-use crate::kernels::add;
+use crate::device::{Buffer, Device};
+use crate::kernels::{add, copy};
 use crate::models::ModelConfig;
 use crate::nn::Linear;
 use crate::recording::Recording;
@@ -18,6 +18,21 @@ const TOKENS: usize = 64;
 
 /// Shortest measurement, in seconds, and fewest runs.
 const LEAST: (f64, u32) = (0.3, 5);
+
+/// Measurements of copying, whose median counts, and seconds that each of them takes at least.
+const COPIES: (usize, f64) = (7, 0.02);
+
+/// Smallest buffer whose copying says anything, in bytes.
+const LEAST_COPY: u64 = 1 << 20;
+
+/// How fast a device copies its memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Copied {
+    /// Bytes of the buffer that was copied into another one.
+    pub bytes: u64,
+    /// Bytes read and written per second.
+    pub bandwidth: f64,
+}
 
 /// Measures launch, submission, bytes per second and FLOP/s of `device` with products of the model's sizes and
 /// weights of type `dtype`. `clock` tells seconds. How much memory there is cannot be measured.
@@ -82,6 +97,65 @@ pub async fn measure(
     })
 }
 
+/// Measures how fast `device` copies a buffer of `most` bytes by our own kernel, or of a quarter of the largest that it
+/// can bind, or of what it has room for: the median of several measurements. `clock` tells seconds.
+///
+/// # Errors
+///
+/// [`Error::OutOfMemory`] when there is no room for a buffer of a MiB, [`Error::DeviceLost`].
+pub async fn copy_bandwidth(
+    device: &dyn Device,
+    most: u64,
+    clock: &dyn Fn() -> f64,
+) -> Result<Copied> {
+    let mut bytes = most.min(device.limits().max_binding_bytes / 4);
+    let [x, y] = loop {
+        bytes = bytes.max(LEAST_COPY) & !15;
+        let pair = match device.alloc(bytes, "measure").await {
+            Ok(x) => device.alloc(bytes, "measure").await.map(|y| [x, y]),
+            Err(e) => Err(e),
+        };
+        match pair {
+            Err(Error::OutOfMemory { .. }) if bytes > LEAST_COPY => bytes /= 2,
+            pair => break pair?,
+        }
+    };
+    let len = bytes as usize / 4;
+    let mut r = Recording::new();
+    // To and fro: memory that was never written may be one page of zeros for all.
+    for (from, to) in [(&x, &y), (&y, &x)] {
+        let tensor = |b: &Buffer| Some(Tensor::of(b.clone(), DType::F32, &[len]));
+        let params = copy::params(1, 1, (len, 0), (len, 0), len);
+        r.push(&copy::KERNEL, params, vec![tensor(from), tensor(to)])?;
+    }
+    let prepared = device.prepare(&r).await?;
+    let moved = 4.0 * bytes as f64;
+    let mut runs = 1;
+    let mut rates = Vec::with_capacity(COPIES.0);
+    // The first one finds out how many runs take long enough; before it pages are touched and graphs captured.
+    for _ in 0..3 {
+        device.run(&prepared)?;
+    }
+    device.read(&x, 0, 4).await?;
+    for i in 0..=COPIES.0 {
+        let start = clock();
+        for _ in 0..runs {
+            device.run(&prepared)?;
+        }
+        device.read(&x, 0, 4).await?;
+        let seconds = (clock() - start).max(1e-9);
+        match i {
+            0 => runs = (COPIES.1 / seconds).ceil().clamp(1.0, 1000.0) as u32,
+            _ => rates.push(f64::from(runs) * moved / seconds),
+        }
+    }
+    rates.sort_by(f64::total_cmp);
+    Ok(Copied {
+        bytes,
+        bandwidth: rates[rates.len() / 2],
+    })
+}
+
 /// So many additions of small vectors, one after the other.
 async fn adds(device: &dyn Device, count: usize) -> Result<(Recording, Tensor)> {
     const LEN: usize = 64;
@@ -119,4 +193,32 @@ async fn seconds(
         runs += 1;
     }
     Ok(shortest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use pollster::block_on;
+
+    use super::*;
+    use crate::device::cpu::CpuDevice;
+
+    #[test]
+    fn copies_are_counted_read_and_written() {
+        let device = CpuDevice::new();
+        // A millisecond passes whenever it is looked at.
+        let now = Cell::new(0);
+        let clock = || {
+            now.set(now.get() + 1);
+            f64::from(now.get()) * 1e-3
+        };
+        for (most, bytes) in [(2_000_003, 2_000_000), (0, 1 << 20)] {
+            let copied = block_on(copy_bandwidth(&device, most, &clock)).unwrap();
+            assert_eq!(copied.bytes, bytes);
+            // 20 ms are 20 runs of the first; each run copies twice.
+            let rate = copied.bandwidth / (20.0 * 4.0 * bytes as f64 / 1e-3);
+            assert!((rate - 1.0).abs() < 0.06, "{rate}");
+        }
+    }
 }

@@ -65,6 +65,12 @@ impl ModelFiles {
         }
     }
 
+    /// The same model without its bytes: what a [plan](crate::plan) is made of.
+    pub fn without_data(&self) -> ModelFiles {
+        let tensors = self.tensors().cloned().collect();
+        ModelFiles::described(&self.name, self.config.clone(), tensors)
+    }
+
     async fn open_gguf(source: Rc<dyn WeightSource>) -> Result<ModelFiles> {
         let header = GgufHeader::read(source.as_ref(), 0).await?;
         let tensors: BTreeMap<_, _> = (header.tensors.into_iter())

@@ -2,19 +2,22 @@
 
 use std::time::Instant;
 
+use bytesize::ByteSize;
 use console::style;
 use serde::Serialize;
 use serde_json::json;
+use shardlight::plan::{Copied, Needs, copy_bandwidth, decode_needs, prefill_needs};
 use shardlight::session::GenerateOptions;
 
 use crate::answer::{self, rate};
 use crate::cli::Bench;
 use crate::exit::usage;
+use crate::job;
 use crate::load::{self, Loaded};
 use crate::out::Out;
 use crate::ui::Ui;
 
-/// Speeds of one test over its repetitions, in tokens per second.
+/// Speeds of one test over its repetitions, in tokens per second, and what its tokens need, each on average.
 #[derive(Serialize)]
 struct Line {
     test: String,
@@ -23,10 +26,22 @@ struct Line {
     min: f64,
     max: f64,
     runs: Vec<f64>,
+    /// Bytes of weights that must be read for a token; a prompt's tokens share them.
+    weight_bytes_per_token: f64,
+    /// Bytes of keys and values.
+    cache_bytes_per_token: f64,
+    flops_per_token: f64,
+    /// Of these bytes, at the median speed; units of 1e9 bytes.
+    gb_per_second: f64,
+    /// Units of 1e12 operations.
+    tflops_per_second: f64,
+    /// `gb_per_second` in per cent of what copying reaches; of decode, if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent_of_copy: Option<f64>,
 }
 
 impl Line {
-    fn new(test: String, tokens: usize, runs: Vec<f64>) -> Self {
+    fn new(test: String, tokens: usize, needs: Needs, runs: Vec<f64>) -> Self {
         let mut sorted = runs.clone();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;
@@ -35,6 +50,7 @@ impl Line {
         } else {
             f64::midpoint(sorted[middle - 1], sorted[middle])
         };
+        let each = |count: u64| count as f64 / tokens as f64;
         Line {
             test,
             tokens,
@@ -42,15 +58,22 @@ impl Line {
             min: sorted[0],
             max: sorted[sorted.len() - 1],
             runs,
+            weight_bytes_per_token: each(needs.weights),
+            cache_bytes_per_token: each(needs.cache),
+            flops_per_token: each(needs.flops),
+            gb_per_second: each(needs.bytes()) * median / 1e9,
+            tflops_per_second: each(needs.flops) * median / 1e12,
+            percent_of_copy: None,
         }
     }
 }
 
-/// Prints a table, or with `--json` an object `{model, device, kv, load_ms, results}`.
+/// Prints a table, or with `--json` an object `{model, device, load_ms, limits, results}`.
 pub fn run(args: &Bench, ui: Ui) -> anyhow::Result<()> {
     let mut files = load::open(&args.model.name.model, ui)?;
     // Without a tokenizer nothing ends an answer early, and only the model is measured.
     files.tokenizer = None;
+    let described = files.without_data();
     let mut loaded = load::session(files, &args.model, ui)?;
     let longest = (args.prompt.iter())
         .chain(args.generate.iter())
@@ -64,19 +87,46 @@ pub fn run(args: &Bench, ui: Ui) -> anyhow::Result<()> {
             longest + 1
         )));
     }
+    let limits = match args.limits {
+        Some(most) => Some(limits(&loaded, most)?),
+        None => None,
+    };
     let total = (args.prompt.len() + args.generate.len()) * (args.reps as usize + 1);
     let bar = ui.steps("measuring", total as u64);
+    let kv = args.model.kv.into();
     let mut lines = Vec::new();
-    for &tokens in &args.prompt {
-        let runs = repeat(args.reps, &bar, || prefill(&mut loaded, tokens as usize))?;
-        lines.push(Line::new(format!("pp{tokens}"), tokens as usize, runs));
+    for tokens in args.prompt.iter().map(|n| *n as usize) {
+        let needs = pollster::block_on(prefill_needs(&described, kv, tokens))?;
+        let runs = repeat(args.reps, &bar, || prefill(&mut loaded, tokens))?;
+        lines.push(Line::new(format!("pp{tokens}"), tokens, needs, runs));
     }
-    for &tokens in &args.generate {
-        let runs = repeat(args.reps, &bar, || decode(&mut loaded, tokens as usize))?;
-        lines.push(Line::new(format!("tg{tokens}"), tokens as usize, runs));
+    for tokens in args.generate.iter().map(|n| *n as usize) {
+        // Behind the one token of the prompt.
+        let needs = pollster::block_on(decode_needs(&described, kv, 1, tokens))?;
+        let runs = repeat(args.reps, &bar, || decode(&mut loaded, tokens))?;
+        let mut line = Line::new(format!("tg{tokens}"), tokens, needs, runs);
+        let reached = |copied: Copied| 1e11 * line.gb_per_second / copied.bandwidth;
+        line.percent_of_copy = limits.map(reached);
+        lines.push(line);
     }
     bar.finish_and_clear();
-    print(args, &loaded, &lines)
+    print(args, &loaded, limits, &lines)
+}
+
+/// How fast the device copies.
+fn limits(loaded: &Loaded, most: ByteSize) -> anyhow::Result<Copied> {
+    let [device] = loaded.session.world().devices() else {
+        return Err(usage(
+            "--limits measures one device, and these ranks have several",
+        ));
+    };
+    if job::size() > 1 {
+        return Err(usage("--limits measures the device of one process"));
+    }
+    let begin = Instant::now();
+    let clock = || begin.elapsed().as_secs_f64();
+    let copied = copy_bandwidth(device.as_ref(), most.as_u64(), &clock);
+    Ok(pollster::block_on(copied)?)
 }
 
 /// The results of `reps` runs, after one that compiles kernels and warms caches.
@@ -147,14 +197,26 @@ fn decode(loaded: &mut Loaded, count: usize) -> anyhow::Result<f64> {
     Ok(answer.times.decode_rate())
 }
 
-fn print(args: &Bench, loaded: &Loaded, lines: &[Line]) -> anyhow::Result<()> {
+fn print(
+    args: &Bench,
+    loaded: &Loaded,
+    limits: Option<Copied>,
+    lines: &[Line],
+) -> anyhow::Result<()> {
     let device = loaded.device();
     let mut out = Out::new();
     if args.format.json {
+        let limits = limits.map(|copied| {
+            json!({
+                "copy_bytes": copied.bytes,
+                "copy_gb_per_second": copied.bandwidth / 1e9,
+            })
+        });
         out.json(&json!({
             "model": args.model.name.model,
             "device": device,
             "load_ms": answer::ms(loaded.load),
+            "limits": limits,
             "results": lines,
         }))?;
         return out.finish();
@@ -163,18 +225,30 @@ fn print(args: &Bench, loaded: &Loaded, lines: &[Line]) -> anyhow::Result<()> {
         "{} on {device}, {} runs each",
         args.model.name.model, args.reps
     ))?;
-    out.line(
-        style(format!(
-            "{:<8}{:>12}{:>12}{:>12}",
-            "test", "tok/s", "min", "max"
-        ))
-        .dim(),
-    )?;
+    if let Some(copied) = limits {
+        out.line(format_args!(
+            "copying {}: {:.1} GB/s read and written",
+            ByteSize(copied.bytes),
+            copied.bandwidth / 1e9
+        ))?;
+    }
+    let of_copy = if limits.is_some() { "of copy" } else { "" };
+    let title = format!(
+        "{:<8}{:>12}{:>12}{:>12}{:>12}{:>12}{of_copy:>12}",
+        "test", "tok/s", "min", "max", "GB/s", "TFLOP/s"
+    );
+    out.line(style(title.trim_end()).dim())?;
     for line in lines {
         let median = style(format!("{:>12.1}", line.median)).bold();
+        let percent = line.percent_of_copy.map(|p| format!("{p:>11.1}%"));
         out.line(format_args!(
-            "{:<8}{median}{:>12.1}{:>12.1}",
-            line.test, line.min, line.max
+            "{:<8}{median}{:>12.1}{:>12.1}{:>12.2}{:>12.4}{}",
+            line.test,
+            line.min,
+            line.max,
+            line.gb_per_second,
+            line.tflops_per_second,
+            percent.unwrap_or_default()
         ))?;
     }
     out.finish()
@@ -186,8 +260,21 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_is_the_middle_of_two() {
-        let line = Line::new("x".into(), 1, vec![4.0, 1.0, 3.0, 100.0]);
-        assert_eq!((line.median, line.min, line.max), (3.5, 1.0, 100.0));
-        assert_eq!(Line::new("x".into(), 1, vec![9.0, 1.0, 2.0]).median, 2.0);
+        let line = |runs| Line::new("x".into(), 1, Needs::default(), runs);
+        let even = line(vec![4.0, 1.0, 3.0, 100.0]);
+        assert_eq!((even.median, even.min, even.max), (3.5, 1.0, 100.0));
+        assert_eq!(line(vec![9.0, 1.0, 2.0]).median, 2.0);
+    }
+
+    #[test]
+    fn what_is_reached_is_what_a_token_needs_times_tokens() {
+        let needs = Needs {
+            weights: 30_000_000,
+            cache: 10_000_000,
+            flops: 80_000_000_000,
+        };
+        let line = Line::new("tg4".into(), 4, needs, vec![200.0]);
+        assert_eq!(line.weight_bytes_per_token, 7.5e6);
+        assert_eq!((line.gb_per_second, line.tflops_per_second), (2.0, 4.0));
     }
 }

@@ -239,6 +239,17 @@ fn cuda(tools: &Tools) -> Result<Counts> {
         cargo.args(["--", "--nocapture"]),
         Runner::Cargo,
     )?);
+    // What a machine with a GPU is given, at sizes that measure nothing.
+    let packed = target_folder(&tools.root).join("gpu");
+    let pack = tools.root.join("tests/gpu/pack.sh");
+    run(command(&[&pack, &packed])
+        .arg("dev")
+        .env("WITHOUT", "nvrtc model"))?;
+    let mut smoke = command(&[packed.join("run.sh"), packed.join("results")]);
+    cuda::environment(&mut smoke, &host, &tools.folder)?;
+    smoke.env("SMOKE", "1").env_remove("SHARDLIGHT_BIN");
+    run(&mut smoke)?;
+    counts.add(Counts::ONE_PASSED);
     Ok(counts)
 }
 

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Checks and measures the CUDA backend on this machine, from the folder that pack.sh made:
+# run.sh [OUT [STEP…]]
+# Steps are named by their beginnings (`conformance`, `text`, `"bench llama3-8b"`, `pytorch`), all without. Writes OUT/results.json, to
+# which a later call adds, OUT/table.md and the steps' output; OUT is ./gpu-results if not given. SMOKE=1 takes tiny sizes.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+# Not beside what stands in for a driver (tests/cuda-host), which brings its own.
+if [ -z "${SHARDLIGHT_NVRTC-}" ] && [ -z "${SHARDLIGHT_REAL_NVRTC-}" ] && [ -f "$here/libnvrtc.so.13" ]; then
+    export SHARDLIGHT_NVRTC="$here/libnvrtc.so.13"
+fi
+export SHARDLIGHT_BIN="${SHARDLIGHT_BIN:-$here/shardlight}" SHARDLIGHT_REQUIRE_CUDA=1
+exec python3 "$here/run.py" "$@"
