@@ -5,9 +5,13 @@
 # which a later call adds, OUT/table.md and the steps' output; OUT is ./gpu-results if not given. SMOKE=1 takes tiny sizes.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-# Not beside what stands in for a driver (tests/cuda-host), which brings its own.
-if [ -z "${SHARDLIGHT_NVRTC-}" ] && [ -z "${SHARDLIGHT_REAL_NVRTC-}" ] && [ -f "$here/libnvrtc.so.13" ]; then
-    export SHARDLIGHT_NVRTC="$here/libnvrtc.so.13"
+# NVRTC of this folder, or of Python's packages (PyTorch's). Not beside what stands in for a driver (tests/cuda-host), which brings
+# its own.
+if [ -z "${SHARDLIGHT_NVRTC-}" ] && [ -z "${SHARDLIGHT_REAL_NVRTC-}" ]; then
+    packages=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    for folder in "$here" "$packages/nvidia/cu13/lib"; do
+        [ -f "$folder/libnvrtc.so.13" ] && export SHARDLIGHT_NVRTC="$folder/libnvrtc.so.13" && break
+    done
 fi
 export SHARDLIGHT_BIN="${SHARDLIGHT_BIN:-$here/shardlight}" SHARDLIGHT_REQUIRE_CUDA=1
 exec python3 "$here/run.py" "$@"
