@@ -171,14 +171,17 @@ mod tests {
             assert_eq!(decode.bytes(), want.weights + want.cache);
 
             // Only the last token's logits are computed.
-            let prefill = block_on(prefill_needs(&files, KvDType::F16, 512)).unwrap();
-            let seen: u64 = (1..=512).sum();
-            let want = Needs {
-                weights: weights + 512 * bytes(n.row),
-                cache: 512 * 2 * n.context[0],
-                flops: 2 * (512 * n.layers + n.head) + seen * n.context[1],
-            };
-            assert_eq!(prefill, want, "{shape}");
+            for tokens in [1, 512, files.config.max_position_embeddings] {
+                let prefill = block_on(prefill_needs(&files, KvDType::F16, tokens)).unwrap();
+                let tokens = tokens as u64;
+                let seen: u64 = (1..=tokens).sum();
+                let want = Needs {
+                    weights: weights + tokens * bytes(n.row),
+                    cache: tokens * 2 * n.context[0],
+                    flops: 2 * (tokens * n.layers + n.head) + seen * n.context[1],
+                };
+                assert_eq!(prefill, want, "{shape}, {tokens} tokens");
+            }
         }
     }
 
