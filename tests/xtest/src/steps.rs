@@ -241,10 +241,8 @@ fn cuda(tools: &Tools) -> Result<Counts> {
     )?);
     // What a machine with a GPU is given, at sizes that measure nothing.
     let packed = target_folder(&tools.root).join("gpu");
-    let pack = tools.root.join("tests/gpu/pack.sh");
-    run(command(&[&pack, &packed])
-        .arg("dev")
-        .env("WITHOUT", "nvrtc model"))?;
+    let mut pack = tools.script("tests/gpu/pack.sh");
+    run(pack.arg(&packed).arg("dev").env("WITHOUT", "nvrtc model"))?;
     let mut smoke = command(&[packed.join("run.sh"), packed.join("results")]);
     cuda::environment(&mut smoke, &host, &tools.folder)?;
     smoke.env("SMOKE", "1").env_remove("SHARDLIGHT_BIN");

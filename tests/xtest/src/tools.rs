@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -60,8 +60,17 @@ impl Tools {
 
     /// The cargo that runs us, started in the repository.
     pub fn cargo(&self) -> Command {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(&self.root);
+        self.in_repository(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    }
+
+    /// A script of the repository that runs cargo.
+    pub fn script(&self, path: &str) -> Command {
+        self.in_repository(self.root.join(path))
+    }
+
+    fn in_repository(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root);
         // `cargo run` describes our own package to us; a build script of another would see it change.
         for (name, _) in env::vars_os() {
             let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
@@ -69,10 +78,10 @@ impl Tools {
                 .iter()
                 .any(|prefix| name.to_string_lossy().starts_with(prefix))
             {
-                cargo.env_remove(name);
+                command.env_remove(name);
             }
         }
-        cargo
+        command
     }
 
     /// A cargo whose programs see Vulkan and must find it.
