@@ -59,7 +59,7 @@ def call(args, log, env=None):
         lines = (end.stdout + end.stderr).splitlines()
         # A test's message is on the line behind its place.
         said = [after if "panicked at" in line else line for line, after in zip(lines, [*lines[1:], ""]) if re.search("^error|panicked at", line)]
-        raise Failed(f"exit status {end.returncode}: " + " | ".join(said[:4] or lines[-2:]))
+        raise Failed(f"exit status {end.returncode}: " + "; ".join(said[:4] or lines[-2:]))
     return end.stdout
 
 
@@ -133,8 +133,8 @@ class Steps:
     def wants(self, name):
         return not self.wanted or any(name.startswith(w) for w in self.wanted)
 
-    def run(self, name, step, **about):
-        if not self.wants(name):
+    def run(self, name, step, always=False, **about):
+        if not always and not self.wants(name):
             return
         log, begin = self.out / f"{name.replace(' ', '-')}.log", time.monotonic()
         try:
@@ -198,8 +198,7 @@ def main():
         if file is None:
             made = file = out / f"{shape}-{dtype}.gguf"
             step = lambda log: {"file": call([PROGRAM, "synth", "--force", "--shape", shape, "--type", dtype, made], log).strip()}
-            steps.wanted and steps.wanted.append(f"synth {shape} {dtype}")
-            steps.run(f"synth {shape} {dtype}", step)
+            steps.run(f"synth {shape} {dtype}", step, always=True)
         for way, name in names.items():
             steps.run(name, bench(file, WAYS[way]), shape=shape, type=dtype, way=way)
         if made:

@@ -7,7 +7,11 @@ def markdown(results):
     """The whole report."""
     machine, steps = results.get("machine", {}), results["steps"]
     torch = steps.get("pytorch", {})
-    copies = {WAYS.get(s.get("way")): s["limits"]["copy_gb_per_second"] for s in steps.values() if s.get("limits")}
+    copies = {}
+    for step in steps.values():
+        if step.get("limits"):
+            by = WAYS[step["way"]]
+            copies[by] = max(copies.get(by, 0), step["limits"]["copy_gb_per_second"])
     if torch.get("copy_gb_per_second"):
         copies["PyTorch"] = torch["copy_gb_per_second"]
     copy, matmul = max(copies.values(), default=None), torch.get("matmul_tflops_per_second")
@@ -31,7 +35,7 @@ def markdown(results):
         # The bounds are the GPU's.
         cells = [cell(by_test.get(test), *((None, None) if by == "CPU" else (copy, matmul))) for test in tests]
         if not found:
-            cells = [f"failed: {message}"] + [""] * (len(tests) - 1)
+            cells = ["failed: " + str(message).replace("|", "/")] + [""] * (len(tests) - 1)
         lines.append(f"| {shape} | {dtype} | {by} | " + " | ".join(cells) + " |")
     lines += ["", "Percentages: of decode its bytes over the copy, of prefill its operations over the bf16 product.", ""]
     for name, step in steps.items():
