@@ -9,7 +9,7 @@ use shardlight::comm::{Mesh, Sharding, SplitChoice};
 use shardlight::device::{Backend, DeviceChoice, DeviceInfo};
 use shardlight::kv_cache::KvDType;
 
-use crate::cuda::{self, Kernels};
+use crate::cuda::{self, Kernels, nccl};
 use crate::exit::usage;
 use crate::job;
 use crate::models::catalogue::DEFAULT;
@@ -428,6 +428,10 @@ pub struct Shards {
         conflicts_with = "device"
     )]
     pub devices: Vec<DeviceChoice>,
+    /// What moves data between devices: `nccl` between CUDA devices, one a rank; `host` memory, by MPI between processes;
+    /// `auto` is NCCL for the groups whose ranks it can join, if its library is found.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = nccl::Choice::Auto)]
+    pub comm: nccl::Choice,
 }
 
 impl Shares {

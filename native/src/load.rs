@@ -15,7 +15,7 @@ use shardlight::session::{Progress, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 
 use crate::cli::Model;
-use crate::cuda::Kernels;
+use crate::cuda::{Kernels, nccl};
 use crate::exit::usage;
 use crate::job;
 use crate::models::{self, CATALOGUE, catalogue};
@@ -201,7 +201,10 @@ impl Loaded {
             .iter()
             .map(|d| d.info().to_string())
             .collect();
-        let names = names.join(" + ");
+        let mut names = names.join(" + ");
+        if world.communicator().name() == "nccl" {
+            names += ", joined by NCCL";
+        }
         match world.ranks() {
             [_] => names,
             ranks => format!("{} on {names}", ranks[0].mesh),
@@ -231,7 +234,7 @@ pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyho
     args.device.choose_kernels(Kernels::Tuned);
     let sharding = args.shards.sharding(&args.device.device);
     let clock = move || begin.elapsed().as_secs_f64();
-    let opened = match job::communicator() {
+    let mut opened = match job::communicator() {
         Some((ranks, communicator)) => {
             sharding.mesh.check_ranks(ranks)?;
             let here = Process {
@@ -243,6 +246,9 @@ pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyho
         }
         None => pollster::block_on(sharding.open(replica, &clock, &|device| device))?,
     };
+    if let Some(reason) = nccl::choose(args.shards.comm, &mut opened.world)? {
+        ui.aside(reason);
+    }
     let devices = opened.world.devices().iter();
     args.device.check_kernels(devices.map(|d| d.info()))?;
     if let (Some(reason), Some(device)) = (opened.no_gpu, opened.world.devices().first()) {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the two libraries and their test into a folder, unless they are newer than their sources; with `test`, runs it:
+# Builds the three libraries and their tests into a folder, unless they are newer than their sources; with `test`, runs it:
 # tests/cuda-host/build.sh OUTDIR [test]
 set -eu
 out=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -24,6 +24,9 @@ newer "$out/libcuda.so.1" abi.h exec.h exec.cpp runner.h runner.cpp driver.h dev
     build "$out/libcuda.so.1" $library -Wl,-z,nodelete -Wl,-soname,libcuda.so.1 exec.cpp runner.cpp device.cpp memory.cpp stream.cpp module.cpp -ldl
 newer "$out/libnvrtc.so.13" abi.h host.h nvrtc.cpp source.h source.cpp ||
     build "$out/libnvrtc.so.13" $library -Wl,-soname,libnvrtc.so.13 nvrtc.cpp source.cpp
+# It calls the driver that the program has loaded.
+newer "$out/libnccl.so.2" nccl.cpp || build "$out/libnccl.so.2" $library -Wl,-soname,libnccl.so.2 nccl.cpp "$out/libcuda.so.1"
+newer "$out/nccl-test" nccl_test.cpp || build "$out/nccl-test" nccl_test.cpp -ldl
 newer "$out/test" test.cpp || build "$out/test" test.cpp -ldl
 
-if [ "${2-}" = test ]; then "$out/test" "$out"; fi
+if [ "${2-}" = test ]; then "$out/test" "$out" && "$out/nccl-test" "$out"; fi

@@ -249,6 +249,31 @@ API cuMemcpyPeerAsync(Pointer to, Handle to_context, Pointer from, Handle from_c
         return copy_on(stream, false, to, DEVICE, from, DEVICE, bytes);
     });
 }
+// CUDA_MEMCPY2D, between devices only.
+struct Rows {
+    std::size_t from_x, from_y;
+    unsigned from_type;
+    const void *from_host;
+    Pointer from;
+    Handle from_array;
+    std::size_t from_pitch, to_x, to_y;
+    unsigned to_type;
+    void *to_host;
+    Pointer to;
+    Handle to_array;
+    std::size_t to_pitch, width, height;
+};
+API cuMemcpy2DAsync_v2(const Rows *rows, Handle stream) {
+    return with_device([&](Device &) -> Result {
+        Rows r = *rows;
+        if (r.from_type != 2 || r.to_type != 2 || r.from_x + r.from_y + r.to_x + r.to_y != 0) return NOT_SUPPORTED;
+        if (r.width == 0 || r.height == 0) return SUCCESS;
+        if (r.width > r.from_pitch || r.width > r.to_pitch) return INVALID_VALUE;
+        for (std::size_t i = 0; i < r.height; i++)
+            if (Result e = copy_on(stream, false, r.to + i * r.to_pitch, DEVICE, r.from + i * r.from_pitch, DEVICE, r.width)) return e;
+        return SUCCESS;
+    });
+}
 API cuMemcpyPeer(Pointer to, Handle to_context, Pointer from, Handle from_context, std::size_t bytes) {
     unsigned r = cuMemcpyPeerAsync(to, to_context, from, from_context, bytes, 0);
     return r != SUCCESS ? r : with_device([&](Device &) { return finish(0); });

@@ -39,6 +39,41 @@ pub fn counters() -> Option<[u64; 8]> {
     }
 }
 
+/// Groups, messages and bytes sent, of what stands in for NCCL.
+pub fn nccl_counters() -> Option<[u64; 3]> {
+    // SAFETY: the function writes three numbers; NVIDIA's library has none of that name.
+    unsafe {
+        let library = Library::new("libnccl.so.2").ok()?;
+        let read = library
+            .get::<unsafe extern "C" fn(*mut u64)>(b"shardlight_nccl_host_counters")
+            .ok()?;
+        let mut out = [0; 3];
+        read(out.as_mut_ptr());
+        Some(out)
+    }
+}
+
+/// Are there so many devices, for ranks with one each? Says so if not.
+///
+/// # Panics
+///
+/// When `SHARDLIGHT_REQUIRE_CUDA` is 1 and the driver is one that stands in for NVIDIA's, which has as many as one likes.
+pub fn several(wanted: usize) -> bool {
+    if !there() {
+        return false;
+    }
+    let found = BACKEND.list().map_or(0, |devices| devices.len());
+    let required = env::var("SHARDLIGHT_REQUIRE_CUDA").is_ok_and(|v| v == "1");
+    assert!(
+        found >= wanted || !required || counters().is_none(),
+        "{found} CUDA devices; set SHARDLIGHT_CUDA_HOST_DEVICES={wanted}"
+    );
+    if found < wanted {
+        println!("nothing was run: {found} CUDA devices, {wanted} are needed");
+    }
+    found >= wanted
+}
+
 /// Runs a kernel with a read-only binding `x`, whose array has `count` elements, and a written one of `words` words.
 ///
 /// # Panics

@@ -103,6 +103,16 @@ impl World {
         self.device_of[a] == self.device_of[b]
     }
 
+    /// What joins devices and processes.
+    pub fn communicator(&self) -> &Rc<dyn Communicator> {
+        &self.communicator
+    }
+
+    /// Joins devices and processes by another one, from the next run on.
+    pub fn set_communicator(&mut self, communicator: Rc<dyn Communicator>) {
+        self.communicator = communicator;
+    }
+
     /// What collectives have sent so far.
     pub fn traffic(&self) -> Traffic {
         self.traffic.borrow().clone()

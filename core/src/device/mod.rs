@@ -262,4 +262,9 @@ pub trait Device {
     fn takes_data(&self) -> bool {
         true
     }
+
+    /// Itself, where a communicator may join devices of its type directly.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
 }

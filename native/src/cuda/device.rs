@@ -1,5 +1,6 @@
 //! One GPU.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -222,6 +223,90 @@ impl CudaDevice {
         unsafe { upload.copy(&self.stream, to, bytes) }.map_err(|e| self.lose(e))
     }
 
+    /// Which GPU it is, on whatever host or in whatever process.
+    pub(super) fn uuid(&self) -> Result<[u8; 16]> {
+        let uuid = self
+            .context
+            .uuid()
+            .map_err(|e| refused(&self.info.name, e))?;
+        Ok(uuid.bytes.map(|byte| byte as u8))
+    }
+
+    /// Makes it the device of this thread's calls, and gives the stream of all its work.
+    pub(super) fn bind_to_thread(&self) -> Result<sys::CUstream> {
+        self.check()?;
+        self.context.bind_to_thread().map_err(|e| self.lose(e))?;
+        Ok(self.stream.cu_stream())
+    }
+
+    /// Waits for all that is queued.
+    pub(super) fn synchronize(&self) -> Result<()> {
+        self.check()?;
+        self.stream.synchronize().map_err(|e| self.lose(e))
+    }
+
+    /// Address of `bytes` bytes from `offset` on.
+    pub(super) fn address(
+        &self,
+        buffer: &Buffer,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<sys::CUdeviceptr> {
+        let (address, size) = self.place(buffer)?;
+        match offset.checked_add(bytes).is_some_and(|end| end <= size) {
+            true => Ok(address + offset),
+            false => Err(Error::Invalid(format!(
+                "bytes {offset} + {bytes} of a buffer that has {size}"
+            ))),
+        }
+    }
+
+    /// Queues a copy of `rows` rows of `width` bytes, whose first bytes are `pitch.0` apart at `from` and `pitch.1` at
+    /// `to`.
+    ///
+    /// # Safety
+    ///
+    /// Both are memory of this device that lives until the stream has done the copy.
+    pub(super) unsafe fn copy_rows(
+        &self,
+        from: sys::CUdeviceptr,
+        to: sys::CUdeviceptr,
+        pitch: (usize, usize),
+        (rows, width): (usize, usize),
+    ) -> Result<()> {
+        if rows == 0 || width == 0 || from == to {
+            return Ok(());
+        }
+        let stream = self.bind_to_thread()?;
+        let device = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
+        let copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: device,
+            srcHost: std::ptr::null(),
+            srcDevice: from,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: pitch.0,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: device,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: to,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: pitch.1,
+            WidthInBytes: width,
+            Height: rows,
+        };
+        // SAFETY: the caller's promise.
+        let copied = unsafe {
+            match rows {
+                1 => sys::cuMemcpyDtoDAsync_v2(to, from, width, stream),
+                _ => sys::cuMemcpy2DAsync_v2(&copy, stream),
+            }
+        };
+        copied.result().map_err(|e| self.lose(e))
+    }
+
     /// What runs a call, one after the other: kernels written by hand, if there are some and none of WGSL's variants is
     /// asked for.
     pub(super) fn choose(&self, dispatch: &Dispatch) -> Result<Vec<Chosen>> {
@@ -347,6 +432,10 @@ impl Device for CudaDevice {
             self.check()?;
             self.bind(recording)
         })
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
     }
 
     fn run_segment(&self, prepared: &Prepared, segment: usize) -> Result<()> {

@@ -5,6 +5,7 @@
 
 mod compile;
 mod device;
+pub mod nccl;
 mod prepared;
 mod staging;
 pub mod tuned;

@@ -4,6 +4,7 @@
 mod hosts;
 mod job;
 mod model;
+mod nccl;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

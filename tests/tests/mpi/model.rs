@@ -33,7 +33,7 @@ pub fn answer(stdout: &str) -> (String, Value) {
     (text.to_owned(), object["tokens"].clone())
 }
 
-fn local(args: &[&str]) -> String {
+pub fn local(args: &[&str]) -> String {
     let mut command = shardlight_tests::shardlight();
     command.args(args).stderr(Stdio::inherit());
     let output = command.output().expect("shardlight starts");

@@ -1,5 +1,6 @@
 //! NVIDIA's compiler, and the driver or what stands in for it (tests/cuda-host).
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -69,14 +70,20 @@ pub fn environment(cargo: &mut Command, host: &Path, tools: &Path) -> Result<()>
         host.display()
     );
     // Theirs first: the machine may have one of NVIDIA's libraries without a driver.
+    let name = OsStr::new("LD_LIBRARY_PATH");
+    let set = cargo.get_envs().find(|(key, _)| *key == name);
+    let path = match set {
+        Some((_, path)) => path.map(ToOwned::to_owned),
+        None => std::env::var_os(name),
+    };
     let mut folders = vec![host.to_owned()];
-    folders.extend(
-        std::env::var_os("LD_LIBRARY_PATH")
-            .iter()
-            .flat_map(std::env::split_paths),
-    );
+    folders.extend(path.iter().flat_map(std::env::split_paths));
     cargo.env("LD_LIBRARY_PATH", std::env::join_paths(folders)?);
-    cargo.env_remove("SHARDLIGHT_NVRTC");
+    cargo
+        .env_remove("SHARDLIGHT_NVRTC")
+        .env_remove("SHARDLIGHT_NCCL");
+    // For ranks with a device each.
+    cargo.env("SHARDLIGHT_CUDA_HOST_DEVICES", "4");
     // A runner that starts programs by a loader of its own hides that path.
     let runner = format!(
         "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",

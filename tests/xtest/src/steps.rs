@@ -196,18 +196,21 @@ fn tidy(tools: &Tools) -> Result<Counts> {
     count_tests(tools.cargo().args(tidy), Runner::Cargo)
 }
 
-fn mpi(tools: &Tools) -> Result<Counts> {
+/// A command of cargo's on all that needs MPI.
+fn cargo_mpi(tools: &Tools, args: &[&str]) -> Result<Command> {
     let features = "shardlight-cli/mpi,shardlight-tests/mpi";
-    let cargo = |args: &[&str]| -> Result<Command> {
-        let mut cargo = tools.cargo_with_mpi()?;
-        cargo.env("SHARDLIGHT_BIN", program(tools, "shardlight"));
-        cargo.env("SHARDLIGHT_REQUIRE_ALL", "1");
-        cargo
-            .arg(args[0])
-            .args(["--workspace", "--features", features]);
-        cargo.args(&args[1..]);
-        Ok(cargo)
-    };
+    let mut cargo = tools.cargo_with_mpi()?;
+    cargo.env("SHARDLIGHT_BIN", program(tools, "shardlight"));
+    cargo.env("SHARDLIGHT_REQUIRE_ALL", "1");
+    cargo
+        .arg(args[0])
+        .args(["--workspace", "--features", features]);
+    cargo.args(&args[1..]);
+    Ok(cargo)
+}
+
+fn mpi(tools: &Tools) -> Result<Counts> {
+    let cargo = |args: &[&str]| cargo_mpi(tools, args);
     run(&mut cargo(&["build", "--bins", "--examples"])?)?;
     let lib = ["test", "--lib", "--", "mpi::"];
     let mut counts = count_tests(&mut cargo(&lib)?, Runner::Cargo)?;
@@ -234,9 +237,25 @@ fn cuda(tools: &Tools) -> Result<Counts> {
     cuda::environment(&mut cargo, &host, &tools.folder)?;
     cargo.env("SHARDLIGHT_BIN", program(tools, "shardlight"));
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
-    cargo.args(["--test", "cuda", "--test", "cuda_language"]);
+    cargo.args([
+        "--test",
+        "cuda",
+        "--test",
+        "cuda_language",
+        "--test",
+        "nccl",
+    ]);
     counts.add(count_tests(
         cargo.args(["--", "--nocapture"]),
+        Runner::Cargo,
+    )?);
+    // NCCL between processes.
+    let mut cargo = cargo_mpi(tools, &["build", "--bins"])?;
+    run(&mut cargo)?;
+    let mut cargo = cargo_mpi(tools, &["test", "--test", "mpi", "--", "nccl::"])?;
+    cuda::environment(&mut cargo, &host, &tools.folder)?;
+    counts.add(count_tests(
+        cargo.args(["--test-threads", "1"]),
         Runner::Cargo,
     )?);
     // What a machine with a GPU is given, at sizes that measure nothing.
