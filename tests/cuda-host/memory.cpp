@@ -165,6 +165,12 @@ API cuMemFreeAsync(Pointer pointer, Handle stream) {
     return with_device([&](Device &) -> Result {
         auto &all = driver().memories;
         auto found = all.find(pointer);
+        // Whichever device is current: cudarc frees without making it this one.
+        struct Current {
+            int device = current_device;
+            ~Current() { current_device = device; }
+        } before;
+        if (found != all.end() && found->second.device >= 0) current_device = found->second.device;
         Stream *s = find_stream(stream);
         if (s == nullptr) return INVALID_HANDLE;
         if (found == all.end() || found->second.freeing || found->second.device < 0) return INVALID_VALUE;
