@@ -6,7 +6,7 @@
 //! [`Collective::bytes_sent`](crate::comm::Collective::bytes_sent). So plan and runtime cannot drift.
 //!
 //! Times are what peak figures allow, unless the device was [measured](measure()). Links join devices directly,
-//! as NCCL has it; ranks of one process on different devices are staged through host memory today, which is slower.
+//! as NCCL has it; ranks that NCCL does not join are staged through host memory, which is slower.
 
 mod cost;
 mod devices;
