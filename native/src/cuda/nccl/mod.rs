@@ -465,9 +465,13 @@ impl Drop for NcclComm {
             }
         };
         // Together: each waits for the others.
+        let all = || {
+            ends().for_each(end);
+            Ok(())
+        };
         let _ = match at_once {
-            true => Ok(ends().for_each(end)),
-            false => self.library.group(|| Ok(ends().for_each(end))),
+            true => all(),
+            false => self.library.group(all),
         };
     }
 }
