@@ -1,5 +1,8 @@
 //! NCCL between processes, one for each CUDA device, where there are several or what stands in for them.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 use shardlight_tests::cuda::{nccl_counters, several};
 use shardlight_tests::program;
@@ -18,6 +21,9 @@ fn tokens(stdout: &str) -> (Value, String) {
     let object: Value = serde_json::from_str(stdout).unwrap_or_else(|e| panic!("{stdout}: {e}"));
     (object["tokens"].clone(), object["device"].to_string())
 }
+
+/// A job whose rank has failed is over by then, its start included.
+const SOON: Duration = Duration::from_secs(30);
 
 const DEVICES: [&str; 2] = ["--devices", "cuda:0,cuda:1,cuda:2,cuda:3"];
 
@@ -106,18 +112,27 @@ fn processes_that_cannot_be_joined_say_why_once() {
 }
 
 #[test]
-fn a_collective_that_fails_ends_the_job() {
+fn a_collective_that_fails_on_one_rank_ends_the_job() {
     if !several(2) || nccl_counters().is_none() {
         return;
     }
-    let args = ["--comm", "nccl", "--devices", "cuda:0,cuda:1"];
-    let end = run(2, "builtin:tiny", &args)
-        .env("SHARDLIGHT_NCCL_HOST_FAIL", "7")
-        .run();
-    assert!(!end.success, "{end:?}");
-    assert!(
-        end.stderr
-            .contains("NCCL: ncclGroupEnd: internal error: asked to fail"),
-        "{end:?}"
-    );
+    let program = program("shardlight-mpi");
+    let rest = [
+        "run",
+        "-m",
+        "builtin:tiny",
+        "--comm",
+        "nccl",
+        "--devices",
+        "cuda:0,cuda:1",
+        "Once upon a time",
+    ];
+    let failing = program.to_string_lossy();
+    let failing = [&["SHARDLIGHT_NCCL_HOST_FAIL=7", &failing], &rest[..]].concat();
+    let job = Job::new(1, Path::new("env"), &failing).and(1, &program, &rest);
+    let begin = Instant::now();
+    let end = job.run();
+    assert!(!end.success && begin.elapsed() < SOON, "{end:?}");
+    let line = "error: rank 0: NCCL: ncclGroupEnd: internal error: asked to fail";
+    assert!(end.stderr.contains(line), "{end:?}");
 }

@@ -52,6 +52,24 @@ pub fn has_driver() -> bool {
     output(&mut command(&["nvidia-smi", "-L"])).is_ok_and(|list| list.contains("GPU 0"))
 }
 
+/// Puts what stands in for a driver before a program that a loader of its own starts, for Vulkan: by name it would not
+/// be found.
+///
+/// # Errors
+///
+/// If the folder cannot be in a list.
+pub fn preload(cargo: &mut Command, host: &Path) -> Result<()> {
+    let names = ["libcuda.so.1", "libnvrtc.so.13", "libnccl.so.2"];
+    let libraries = std::env::join_paths(names.map(|name| host.join(name)))?;
+    cargo
+        .env("LD_PRELOAD", libraries)
+        .env("SHARDLIGHT_REQUIRE_CUDA", "1")
+        .env("SHARDLIGHT_CUDA_HOST_DEVICES", "4")
+        .env_remove("SHARDLIGHT_NVRTC")
+        .env_remove("SHARDLIGHT_NCCL");
+    Ok(())
+}
+
 /// Lets tests find a driver, or what stands in for one in the folder `host`, and NVRTC.
 ///
 /// # Errors

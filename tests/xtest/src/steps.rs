@@ -249,6 +249,22 @@ fn cuda(tools: &Tools) -> Result<Counts> {
         cargo.args(["--", "--nocapture"]),
         Runner::Cargo,
     )?);
+    if !cuda::has_driver() {
+        // With Vulkan in the same process.
+        let mut cargo = tools.cargo_with_vulkan()?;
+        cuda::preload(&mut cargo, &host)?;
+        cargo.env("SHARDLIGHT_BIN", program(tools, "shardlight"));
+        let test = [
+            "--test",
+            "nccl",
+            "devices_of_several_backends_share_a_model",
+        ];
+        cargo.args(["test", "--workspace"]).args(test);
+        counts.add(count_tests(
+            cargo.args(["--", "--nocapture"]),
+            Runner::Cargo,
+        )?);
+    }
     // NCCL between processes.
     let mut cargo = cargo_mpi(tools, &["build", "--bins"])?;
     run(&mut cargo)?;

@@ -464,14 +464,14 @@ impl Drop for NcclComm {
                 unsafe { self.library.end(end.handle, at_once) };
             }
         };
-        // Together: each waits for the others.
-        let all = || {
-            ends().for_each(end);
-            Ok(())
-        };
-        let _ = match at_once {
-            true => all(),
-            false => self.library.group(all),
-        };
+        let end_all = || ends().for_each(end);
+        match at_once {
+            true => end_all(),
+            // Together: each waits for the others. Nobody is left who could do something about an error.
+            false => drop(self.library.group(|| {
+                end_all();
+                Ok(())
+            })),
+        }
     }
 }
