@@ -58,11 +58,12 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// In a job, says whose message it is.
+/// In a job, says whose message it is, once.
 fn of_rank(message: &str) -> String {
-    match job::rank() {
-        Some(rank) => format!("rank {rank}: {message}"),
-        None => message.to_owned(),
+    let whose = job::rank().map_or_else(String::new, |rank| format!("rank {rank}: "));
+    match message.starts_with(&whose) {
+        true => message.to_owned(),
+        false => whose + message,
     }
 }
 
