@@ -210,17 +210,19 @@ impl Product {
         {
             return None;
         }
-        // The largest tile of which there is one for each multiprocessor.
         let own = if self == Product::Gated { 2 } else { 1 };
-        let blocks = |[by_tokens, by_rows]: [u32; 2]| {
+        let blocks = |by_tokens: u32, by_rows: u32| {
             tokens.div_ceil(TOKEN_WARPS * 16 * by_tokens)
                 * rows.div_ceil(ROW_WARPS * 8 * by_rows / own)
         };
-        let sizes = [[4, 4], [2, 4], [2, 2]];
-        let fits = |size: &[u32; 2]| size[0] * 32 <= tokens.next_multiple_of(64);
-        let mut sizes = sizes.into_iter().filter(fits);
-        let size = sizes.find(|size| blocks(*size) >= gpu.multiprocessors);
-        let [by_tokens, by_rows] = size.unwrap_or([2, 2]);
+        // Tiles of a warp, and what a product of one costs beside one of the largest: fragments that it loads are used less often.
+        let sizes = [(4, 4, 1.0), (2, 4, 1.15), (2, 2, 1.4)];
+        let time = |(by_tokens, by_rows, cost): (u32, u32, f64)| {
+            let turns = blocks(by_tokens, by_rows).div_ceil(gpu.multiprocessors.max(1));
+            f64::from(turns * by_tokens * by_rows) * cost
+        };
+        let sizes = sizes.into_iter();
+        let (by_tokens, by_rows, _) = sizes.min_by(|a, b| time(*a).total_cmp(&time(*b)))?;
         let step = inner.div_ceil(STEP).checked_mul(STEP)?;
         let halves = u64::from(tokens).checked_mul(2 * u64::from(step))?;
         let memory = Memory {
@@ -264,7 +266,7 @@ impl Product {
         Some(Tuned {
             key: kernel.pipeline_key(p, &named),
             output: text.output(files, THREADS, None, &["workspace"]),
-            grid: [blocks([by_tokens, by_rows]), 1, 1],
+            grid: [blocks(by_tokens, by_rows), 1, 1],
             memory,
             before: Some(Box::new(before)),
             error: TILES_ERROR,
