@@ -4,6 +4,7 @@
 
 mod browser;
 mod device;
+mod error;
 mod experts;
 mod op;
 mod options;
@@ -23,6 +24,7 @@ use shardlight::weights::ModelFiles;
 use shardlight::{Error, Result};
 use wasm_bindgen::prelude::*;
 
+use error::Failure;
 use experts::{ExpertCache, Statistics};
 use options::{Device, Generate, Load, Prompt, from_js, options_from_js, to_js};
 use shards::{Shard, counted};
@@ -39,7 +41,7 @@ fn install_panic_hook() {
         let text = format!(
             "internal: {what}{place}; this is a bug, please report it, and load the model again"
         );
-        wasm_bindgen::throw_val(js_sys::Error::new(&text).into());
+        wasm_bindgen::throw_val(error::with_code(&text, "internal"));
     }));
 }
 
@@ -49,7 +51,7 @@ fn install_panic_hook() {
 ///
 /// Never in practice: the list is always JSON.
 #[wasm_bindgen]
-pub async fn devices() -> Result<JsValue, JsError> {
+pub async fn devices() -> Result<JsValue, Failure> {
     let list = shardlight::device::list().await;
     Ok(to_js(&list.iter().map(Device::from).collect::<Vec<_>>())?)
 }
@@ -66,13 +68,13 @@ pub async fn devices() -> Result<JsValue, JsError> {
 ///
 /// # Errors
 ///
-/// The core's, as one line.
+/// The core's, as one line with a `code`.
 #[wasm_bindgen]
 pub async fn load(
     source: JsValue,
     options: JsValue,
     on_progress: Option<Function>,
-) -> Result<WebSession, JsError> {
+) -> Result<WebSession, Failure> {
     let options: Load = options_from_js(&options)?;
     let sharding = options.sharding()?;
     let begin = browser::milliseconds();
@@ -127,17 +129,17 @@ impl WebSession {
     ///
     /// `options` may have `maxTokens`, `temperature`, `topK`, `topP`, `minP`, `repeatPenalty`, `repeatLastN`, `seed`,
     /// `stop` (texts) and `raw`. `on_token(text, id)` is told each token and returns `true` to stop.
-    /// Gives `{text, tokens, stop, timings, device}`, and with a cache of experts `expertCache`.
+    /// Gives `{text, tokens, stop, promptTokens, timings, device}`, and with a cache of experts `expertCache`.
     ///
     /// # Errors
     ///
-    /// The core's, as one line; what `on_token` throws.
+    /// The core's, as one line with a `code`; what `on_token` throws.
     pub async fn generate(
         &self,
         prompt: JsValue,
         options: JsValue,
         on_token: Option<Function>,
-    ) -> Result<JsValue, JsError> {
+    ) -> Result<JsValue, Failure> {
         let prompt: Prompt = from_js("prompt", &prompt)?;
         let options: Generate = options_from_js(&options)?;
         let mut session = self.session.take().ok_or_else(busy)?;
@@ -153,7 +155,7 @@ impl WebSession {
         prompt: Prompt,
         options: Generate,
         on_token: Option<Function>,
-    ) -> Result<JsValue, JsError> {
+    ) -> Result<JsValue, Failure> {
         let tokens = match prompt {
             Prompt::Text(text) if options.raw => tokenizer(session)?.encode(&text, true, true)?,
             Prompt::Text(text) => render(session, &[Message::new("user", &text)])?,
@@ -164,7 +166,7 @@ impl WebSession {
             ..Timings::default()
         };
         let begin = browser::milliseconds();
-        let (mut thrown, mut last) = (None, begin);
+        let (mut thrown, mut last, mut prompt_tokens) = (None, begin, 0);
         let generated = session
             .generate(&tokens, &options.options(), &mut |event| {
                 if self.cancelled.get() {
@@ -177,6 +179,7 @@ impl WebSession {
                     }
                     Event::Prefill { total, reused, .. } => {
                         last = browser::milliseconds();
+                        prompt_tokens = total;
                         timings.prefill_tokens = total - reused;
                         timings.prefill_ms = last - begin;
                         ControlFlow::Continue(())
@@ -204,6 +207,7 @@ impl WebSession {
             text: generated.text,
             tokens: generated.tokens,
             stop: generated.stop.name(),
+            prompt_tokens,
             timings,
             device: session.device().info().into(),
             expert_cache: session.expert_cache().as_ref().map(ExpertCache::from),
@@ -220,7 +224,7 @@ impl WebSession {
     /// # Errors
     ///
     /// While an answer is being written.
-    pub fn reset(&self) -> Result<(), JsError> {
+    pub fn reset(&self) -> Result<(), Failure> {
         self.with(|session| {
             session.reset();
             Ok(())
@@ -232,7 +236,7 @@ impl WebSession {
     /// # Errors
     ///
     /// Without a tokenizer, and while an answer is being written.
-    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, JsError> {
+    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, Failure> {
         self.with(|session| tokenizer(session)?.encode(text, true, true))
     }
 
@@ -240,8 +244,8 @@ impl WebSession {
     ///
     /// # Errors
     ///
-    /// The core's, as one line; while an answer is being written.
-    pub async fn logits(&self, tokens: Vec<u32>) -> Result<Float32Array, JsError> {
+    /// The core's, as one line with a `code`; while an answer is being written.
+    pub async fn logits(&self, tokens: Vec<u32>) -> Result<Float32Array, Failure> {
         let mut session = self.session.take().ok_or_else(busy)?;
         let logits = session.logits(&tokens, false).await;
         self.put_back(session);
@@ -254,7 +258,7 @@ impl WebSession {
     /// # Errors
     ///
     /// While an answer is being written.
-    pub fn shards(&self) -> Result<JsValue, JsError> {
+    pub fn shards(&self) -> Result<JsValue, Failure> {
         self.with(|session| {
             let shards = session.shards();
             to_js(&shards.iter().map(Shard::from).collect::<Vec<_>>())
@@ -266,7 +270,7 @@ impl WebSession {
     /// # Errors
     ///
     /// While an answer is being written.
-    pub fn traffic(&self) -> Result<JsValue, JsError> {
+    pub fn traffic(&self) -> Result<JsValue, Failure> {
         self.with(|session| to_js(&counted(&session.world().traffic())))
     }
 
@@ -277,7 +281,7 @@ impl WebSession {
     /// # Errors
     ///
     /// Never in practice: the answer is always JSON.
-    pub fn stats(&self) -> Result<JsValue, JsError> {
+    pub fn stats(&self) -> Result<JsValue, Failure> {
         Ok(to_js(&Statistics::of(self.statistics.borrow().as_ref()))?)
     }
 
@@ -286,7 +290,7 @@ impl WebSession {
     /// # Errors
     ///
     /// While an answer is being written.
-    pub fn info(&self) -> Result<JsValue, JsError> {
+    pub fn info(&self) -> Result<JsValue, Failure> {
         self.with(|session| {
             let config = session.config();
             to_js(&Info {
@@ -310,7 +314,7 @@ impl WebSession {
         self.session.set(Some(session));
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut Session) -> Result<T>) -> Result<T, JsError> {
+    fn with<T>(&self, f: impl FnOnce(&mut Session) -> Result<T>) -> Result<T, Failure> {
         let mut session = self.session.take().ok_or_else(busy)?;
         let result = f(&mut session);
         self.session.set(Some(session));
@@ -338,6 +342,7 @@ struct Answer {
     text: String,
     tokens: Vec<u32>,
     stop: &'static str,
+    prompt_tokens: usize,
     timings: Timings,
     device: Device,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -402,9 +407,9 @@ fn go_on(answer: Result<JsValue, JsValue>, thrown: &mut Option<JsValue>) -> Cont
     }
 }
 
-fn fail(thrown: Option<JsValue>) -> Result<(), JsError> {
+fn fail(thrown: Option<JsValue>) -> Result<(), Failure> {
     match thrown {
-        Some(e) => Err(JsError::new(&browser::reason(&e))),
+        Some(e) => Err(Failure::thrown(e)),
         None => Ok(()),
     }
 }

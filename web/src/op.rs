@@ -11,6 +11,7 @@ use shardlight::ops::{self, Array, ElementType};
 use shardlight::{DType, Error, Result};
 use wasm_bindgen::prelude::*;
 
+use crate::error::Failure;
 use crate::options::{Load, options_from_js, to_js};
 use crate::{browser, device};
 
@@ -26,7 +27,7 @@ pub struct WebRuntime {
 ///
 /// The core's, as one line.
 #[wasm_bindgen]
-pub async fn open(options: JsValue) -> Result<WebRuntime, JsError> {
+pub async fn open(options: JsValue) -> Result<WebRuntime, Failure> {
     let options: Load = options_from_js(&options)?;
     let device = shardlight::device::open(&options.device()?).await?;
     Ok(WebRuntime {
@@ -40,7 +41,7 @@ pub async fn open(options: JsValue) -> Result<WebRuntime, JsError> {
 ///
 /// Never in practice: the list is always JSON.
 #[wasm_bindgen]
-pub fn ops() -> Result<JsValue, JsError> {
+pub fn ops() -> Result<JsValue, Failure> {
     let list: Vec<_> = ops::all().map(ops::Op::describe).collect();
     Ok(to_js(&list)?)
 }
@@ -51,7 +52,7 @@ pub fn ops() -> Result<JsValue, JsError> {
 ///
 /// When `channels` is 0 or very large.
 #[wasm_bindgen]
-pub fn mlps(channels: u32) -> Result<JsValue, JsError> {
+pub fn mlps(channels: u32) -> Result<JsValue, Failure> {
     Ok(to_js(&ops::mlp_sizes(channels as usize)?)?)
 }
 
@@ -62,7 +63,7 @@ impl WebRuntime {
     /// # Errors
     ///
     /// Never in practice.
-    pub fn info(&self) -> Result<JsValue, JsError> {
+    pub fn info(&self) -> Result<JsValue, Failure> {
         Ok(to_js(&crate::options::Device::from(self.device.info()))?)
     }
 
@@ -78,7 +79,7 @@ impl WebRuntime {
         name: String,
         inputs: JsValue,
         settings: JsValue,
-    ) -> Result<JsValue, JsError> {
+    ) -> Result<JsValue, Failure> {
         let ready = self.ready(&name, &inputs, &settings).await?;
         ready.run()?;
         let ran = ready.read().await?;
@@ -100,7 +101,7 @@ impl WebRuntime {
         inputs: JsValue,
         settings: JsValue,
         runs: u32,
-    ) -> Result<Vec<f64>, JsError> {
+    ) -> Result<Vec<f64>, Failure> {
         let ready = self.ready(&name, &inputs, &settings).await?;
         ready.run()?;
         ready.wait().await?;

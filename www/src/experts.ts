@@ -158,14 +158,16 @@ async function generate(): Promise<void> {
     answer.hidden = false;
     show("answering", "Answering");
     const options = { raw: true, maxTokens: maxTokens.valueAsNumber };
-    const said = await model.generate(prompt.value, options, (text, _, stats) => {
+    const generation = model.generate(prompt.value, options);
+    for await (const { text, stats } of generation) {
       answer.textContent += text;
-      if (!stats?.experts) return;
+      if (!stats?.experts) continue;
       // The first comes after the prompt and before any other token is computed.
       asked ??= stats.experts;
       counted = { before, prompt: asked, now: stats.experts };
       draw();
-    });
+    }
+    const said = await generation;
     const now = (await model.stats()).experts!;
     counted = { before, prompt: asked ?? now, now };
     draw();

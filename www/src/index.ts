@@ -1,5 +1,8 @@
 // The package: a model in a Worker of its own.
 
+import { type ErrorCode, ShardlightError } from "./errors.ts";
+import { Generation } from "./generation.ts";
+import { Completions } from "./openai.ts";
 import type {
   Answer,
   Device,
@@ -10,6 +13,7 @@ import type {
   Message,
   MlpSize,
   Op,
+  Piece,
   Progress,
   Reply,
   Request,
@@ -21,6 +25,9 @@ import type {
   Traffic,
 } from "./protocol.ts";
 
+export { ShardlightError, type ErrorCode } from "./errors.ts";
+export { Generation } from "./generation.ts";
+export type * from "./openai.ts";
 export type * from "./protocol.ts";
 
 /** Requests that a Worker answers one by one, each under its id. */
@@ -43,12 +50,12 @@ class Calls {
 
   hear(reply: Reply): void {
     if (reply.type === "result") this.#take(reply.id)?.resolve(reply.result as never);
-    else if (reply.type === "failed") this.#take(reply.id)?.reject(new Error(reply.message));
-    else if (reply.type === "error") this.failAll(reply.message);
+    else if (reply.type === "failed") this.#take(reply.id)?.reject(failure(reply));
+    else if (reply.type === "error") this.failAll(failure(reply));
   }
 
-  failAll(message: string): void {
-    for (const { reject } of this.#waiting.values()) reject(new Error(message));
+  failAll(error: ShardlightError): void {
+    for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }
 
@@ -63,6 +70,8 @@ class Calls {
 export class Model {
   /** What was loaded, and onto which device. */
   readonly loaded: Loaded;
+  /** As OpenAI's client has it: `chat.completions.create({ messages, stream: true })`. */
+  readonly chat: { readonly completions: Completions };
   readonly #worker: Worker;
   readonly #calls: Calls;
   #heard: (reply: Reply) => void = () => {};
@@ -72,6 +81,9 @@ export class Model {
     this.#worker = worker;
     this.#calls = new Calls(worker);
     this.loaded = loaded;
+    this.chat = {
+      completions: new Completions(loaded.info.model, (messages, options) => this.generate(messages, options)),
+    };
     listen(worker, (reply) => this.#hear(reply));
   }
 
@@ -93,7 +105,7 @@ export class Model {
         listen(worker, (reply) => {
           if (reply.type === "progress") onProgress(reply.progress);
           else if (reply.type === "loaded") resolve(reply.loaded);
-          else if (reply.type === "error") reject(new Error(reply.message));
+          else if (reply.type === "error") reject(failure(reply));
         });
         send(worker, { type: "load", source, options });
       });
@@ -105,26 +117,40 @@ export class Model {
   }
 
   /**
-   * Answers text or a conversation; what it shares with the last one is not computed again. `onToken` is told each token,
-   * and `stats()` as they were before it was computed with the first and then ten times a second.
+   * Answers text or a conversation; what it shares with the last one is not computed again. One at a time: while an answer
+   * is being written another one is refused with code `busy`.
+   *
+   * `await model.generate(…)` gives the answer; `for await (const { text } of model.generate(…))` its pieces.
    */
-  async generate(
+  generate(prompt: string | Message[], { signal, ...options }: GenerateOptions = {}): Generation {
+    return new Generation((hear) => this.#answer(prompt, options, hear, signal), () => this.cancel());
+  }
+
+  async #answer(
     prompt: string | Message[],
-    options: GenerateOptions = {},
-    onToken: (text: string, id: number, stats?: Stats) => void = () => {},
+    options: GenerateOptions,
+    hear: (piece: Piece) => void,
+    signal: AbortSignal | undefined,
   ): Promise<Answer> {
-    if (this.#answering) throw new Error("an answer is being written; cancel it first");
+    signal?.throwIfAborted();
+    checkPrompt(prompt);
+    if (this.#answering) throw new ShardlightError("busy", "an answer is being written; cancel it first");
     this.#answering = true;
+    const abort = () => this.cancel();
+    signal?.addEventListener("abort", abort);
     try {
-      return await new Promise((resolve, reject) => {
+      const answer = await new Promise<Answer>((resolve, reject) => {
         this.#heard = (reply) => {
-          if (reply.type === "token") onToken(reply.text, reply.id, reply.stats);
+          if (reply.type === "token") hear(reply.piece);
           else if (reply.type === "answer") resolve(reply.answer);
-          else if (reply.type === "error") reject(new Error(reply.message));
+          else if (reply.type === "error") reject(failure(reply));
         };
         send(this.#worker, { type: "generate", prompt, options });
       });
+      signal?.throwIfAborted();
+      return answer;
     } finally {
+      signal?.removeEventListener("abort", abort);
       this.#answering = false;
     }
   }
@@ -167,7 +193,7 @@ export class Model {
   /** Frees the model and its device; what still runs fails. */
   close(): void {
     this.#worker.terminate();
-    this.#hear({ type: "error", message: "the model was closed" });
+    this.#hear({ type: "error", code: "closed", message: "the model was closed" });
   }
 
   #hear(reply: Reply): void {
@@ -200,7 +226,7 @@ export class Runtime {
       return await new Promise((resolve, reject) => {
         listen(worker, (reply) => {
           if (reply.type === "opened") resolve(new Runtime(worker, reply.device, reply.ops));
-          else if (reply.type === "error") reject(new Error(reply.message));
+          else if (reply.type === "error") reject(failure(reply));
         });
         send(worker, { type: "open", device: options.device });
       });
@@ -228,8 +254,19 @@ export class Runtime {
   /** Frees the device; what still runs fails. */
   close(): void {
     this.#worker.terminate();
-    this.#calls.failAll("the runtime was closed");
+    this.#calls.failAll(new ShardlightError("closed", "the runtime was closed"));
   }
+}
+
+/** Templates do whatever they like with other shapes. */
+function checkPrompt(prompt: unknown): void {
+  if (typeof prompt === "string") return;
+  const wrong = (what: string) => new ShardlightError("invalid", what);
+  if (!Array.isArray(prompt) || prompt.length === 0) throw wrong("the prompt is neither text nor a list of messages");
+  prompt.forEach((message, i) => {
+    if (typeof message?.role === "string" && typeof message.content === "string") return;
+    throw wrong(`messages[${i}]: expected { role, content }, both text, found ${JSON.stringify(message)?.slice(0, 80)}`);
+  });
 }
 
 function startWorker(): Worker {
@@ -238,7 +275,15 @@ function startWorker(): Worker {
 
 function listen(worker: Worker, heard: (reply: Reply) => void): void {
   worker.onmessage = (event: MessageEvent<Reply>) => heard(event.data);
-  worker.onerror = (event) => heard({ type: "error", message: event.message || "the worker could not start" });
+  // What wasm throws where nobody waits comes without its code.
+  worker.onerror = ({ message }) => {
+    if (message) heard({ type: "error", code: "internal", message });
+    else heard({ type: "error", code: "worker", message: "the worker could not start" });
+  };
+}
+
+function failure({ code, message }: { code: ErrorCode; message: string }): ShardlightError {
+  return new ShardlightError(code, message);
 }
 
 function send(worker: Worker, request: Request): void {

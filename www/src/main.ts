@@ -149,13 +149,15 @@ async function send(): Promise<void> {
   const turn: Message[] = [...messages, { role: "user", content: text }];
   try {
     let [count, began] = [0, 0];
-    const result = await model.generate(raw.checked ? text : turn, options, (piece) => {
-      answer.append(piece);
+    const generation = model.generate(raw.checked ? text : turn, options);
+    for await (const piece of generation) {
+      answer.append(piece.text);
       const now = performance.now();
       if (count++ === 0) began = now;
       else speed.textContent = `${(((count - 1) / (now - began)) * 1000).toFixed(1)} tokens/s`;
       answer.scrollIntoView({ block: "nearest" });
-    });
+    }
+    const result = await generation;
     answer.textContent = result.text;
     answer.dataset.tokens = result.tokens.join(",");
     showSpeed(result);

@@ -1,5 +1,7 @@
 // What the page and the worker say to each other, and the shapes of what `web/` takes and gives.
 
+import type { ErrorCode } from "./errors.ts";
+
 /** `"builtin:tiny"`, `"builtin:tiny-moe"`, `"opfs:NAME"`, an address, a file, bytes, or the files of a model folder. */
 export type Source = string | Blob | ArrayBuffer | Uint8Array | (string | Blob)[];
 
@@ -86,6 +88,8 @@ export interface Message {
 }
 
 export interface GenerateOptions {
+  /** Aborting it ends the answer: what awaits it gets the signal's reason. */
+  signal?: AbortSignal;
   maxTokens?: number;
   /** 0, the default, is greedy. */
   temperature?: number;
@@ -138,9 +142,21 @@ export interface ExpertCache {
   prefetchHits: number;
 }
 
+/** What an answer grows by: a token. */
+export interface Piece {
+  /** Empty when a character is not complete yet. */
+  text: string;
+  /** The token. */
+  id: number;
+  /** As they were before the token was computed: with the first token, and then ten times a second. */
+  stats?: Stats;
+}
+
 export interface Answer {
   text: string;
   tokens: number[];
+  /** Tokens of the prompt, those that the conversation had already included. */
+  promptTokens: number;
   stop: "eos" | "length" | "context" | "stop" | "cancelled";
   /** Milliseconds. */
   timings: {
@@ -232,7 +248,7 @@ export type Request =
   | { type: "stats"; id: number }
   | { type: "tokenize"; id: number; text: string }
   | { type: "logits"; id: number; tokens: number[] }
-  | { type: "generate"; prompt: string | Message[]; options: GenerateOptions }
+  | { type: "generate"; prompt: string | Message[]; options: Omit<GenerateOptions, "signal"> }
   | { type: "cancel" }
   | { type: "reset" };
 
@@ -242,9 +258,9 @@ export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | T
 export type Reply =
   | { type: "opened"; device: Device; ops: Op[] }
   | { type: "result"; id: number; result: Result }
-  | { type: "failed"; id: number; message: string }
+  | { type: "failed"; id: number; code: ErrorCode; message: string }
   | { type: "progress"; progress: Progress }
-  | { type: "token"; text: string; id: number; stats?: Stats }
+  | { type: "token"; piece: Piece }
   | { type: "loaded"; loaded: Loaded }
   | { type: "answer"; answer: Answer }
-  | { type: "error"; message: string };
+  | { type: "error"; code: ErrorCode; message: string };

@@ -1,6 +1,7 @@
 // The model's thread: all computing happens here, so that the page never freezes.
 
 import init, { devices, load, mlps, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
+import type { ErrorCode } from "./errors.ts";
 import type { Adapter, Answer, Device, Info, MlpSize, Op, Progress, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
 
 /** Progress is told at most this often, in milliseconds. */
@@ -103,7 +104,7 @@ async function handle(request: Request): Promise<void> {
       try {
         reply({ type: "result", id, result: await compute(request) });
       } catch (error) {
-        reply({ type: "failed", id, message: text(error) });
+        reply({ type: "failed", id, ...told(error) });
       }
       return;
     }
@@ -114,7 +115,7 @@ async function handle(request: Request): Promise<void> {
         const now = performance.now();
         const due = now - last >= STATS_EVERY;
         if (due) last = now;
-        reply({ type: "token", text, id, ...(due && { stats: model.stats() as Stats }) });
+        reply({ type: "token", piece: { text, id, ...(due && { stats: model.stats() as Stats }) } });
       };
       const answer = (await model.generate(request.prompt, request.options, onToken)) as Answer;
       reply({ type: "answer", answer });
@@ -129,12 +130,14 @@ async function handle(request: Request): Promise<void> {
   }
 }
 
-function text(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+/** What `web/` throws has a code; what else is thrown should not be. */
+function told(error: unknown): { code: ErrorCode; message: string } {
+  if (!(error instanceof Error)) return { code: "internal", message: String(error) };
+  return { code: (error as { code?: ErrorCode }).code ?? "internal", message: error.message };
 }
 
 function fail(error: unknown): void {
-  reply({ type: "error", message: text(error) });
+  reply({ type: "error", ...told(error) });
 }
 
 self.addEventListener("message", (event: MessageEvent<Request>) => {

@@ -1,0 +1,44 @@
+// Errors that programs can tell apart.
+
+/** What kind of thing went wrong. */
+export type ErrorCode =
+  /** A model file is not what it should be. */
+  | "format"
+  /** Bytes could not be read: an address that is not there, a file that is gone. */
+  | "io"
+  /** A model, format or option is known but not supported. */
+  | "unsupported"
+  /** An argument does not fit. */
+  | "invalid"
+  /** The prompt is longer than the context. */
+  | "context_exceeded"
+  /** There is no such device, or it cannot be used. */
+  | "device"
+  /** The device has no room. */
+  | "out_of_memory"
+  /** The device was lost. */
+  | "device_lost"
+  /** A rank is gone. */
+  | "communication"
+  /** The model gives no numbers. */
+  | "numeric"
+  | "cancelled"
+  /** An answer is being written already. */
+  | "busy"
+  /** The model or runtime was closed. */
+  | "closed"
+  /** The Worker could not start. */
+  | "worker"
+  /** A bug of ours. */
+  | "internal";
+
+/** Every error of this package; its message says in one line what, where, and a way out. */
+export class ShardlightError extends Error {
+  override readonly name = "ShardlightError";
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}

@@ -1,0 +1,216 @@
+// The shape of OpenAI's chat completions (platform.openai.com/docs/api-reference/chat), as their client has it.
+
+import { ShardlightError } from "./errors.ts";
+import type { Generation } from "./generation.ts";
+import type { Answer, GenerateOptions, Message } from "./protocol.ts";
+
+export interface ChatCompletionMessageParam {
+  role: "system" | "developer" | "user" | "assistant";
+  content: string | { type: "text"; text: string }[];
+}
+
+interface Params {
+  messages: ChatCompletionMessageParam[];
+  /** There is one model: any name is good. */
+  model?: string;
+  max_completion_tokens?: number | null;
+  max_tokens?: number | null;
+  /** 1 when it is left out, as there; 0 is greedy. */
+  temperature?: number | null;
+  top_p?: number | null;
+  seed?: number | null;
+  stop?: string | string[] | null;
+  n?: 1 | null;
+  response_format?: { type: "text" };
+}
+
+export interface ChatCompletionCreateParamsNonStreaming extends Params {
+  stream?: false | null;
+}
+
+export interface ChatCompletionCreateParamsStreaming extends Params {
+  stream: true;
+  stream_options?: { include_usage?: boolean } | null;
+}
+
+export interface CompletionUsage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  prompt_tokens_details: { cached_tokens: number };
+}
+
+type FinishReason = "stop" | "length";
+
+export interface ChatCompletion {
+  id: string;
+  object: "chat.completion";
+  /** Seconds since 1970. */
+  created: number;
+  model: string;
+  choices: {
+    index: 0;
+    message: { role: "assistant"; content: string; refusal: null };
+    finish_reason: FinishReason;
+    logprobs: null;
+  }[];
+  usage: CompletionUsage;
+}
+
+export interface ChatCompletionChunk {
+  id: string;
+  object: "chat.completion.chunk";
+  created: number;
+  model: string;
+  choices: {
+    index: 0;
+    delta: { role?: "assistant"; content?: string };
+    finish_reason: FinishReason | null;
+    logprobs: null;
+  }[];
+  /** With the last chunk, when `stream_options` asks for it; `null` in those before. */
+  usage?: CompletionUsage | null;
+}
+
+/** Chunks as they come; aborting the controller, or leaving a loop, ends the answer. */
+export interface ChatCompletionStream extends AsyncIterable<ChatCompletionChunk> {
+  controller: AbortController;
+}
+
+export interface RequestOptions {
+  signal?: AbortSignal | null;
+}
+
+/** Parameters that we know. Others that ask for something are refused by name. */
+const KNOWN = new Set([
+  "messages", "model", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed", "stop", "n", "response_format",
+  "stream", "stream_options",
+  // Of no consequence here.
+  "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+]);
+
+type Generate = (messages: Message[], options: GenerateOptions) => Generation;
+
+/** `model.chat.completions`. */
+export class Completions {
+  readonly #model: string;
+  readonly #generate: Generate;
+
+  constructor(model: string, generate: Generate) {
+    this.#model = model;
+    this.#generate = generate;
+  }
+
+  create(params: ChatCompletionCreateParamsNonStreaming, request?: RequestOptions): Promise<ChatCompletion>;
+  create(params: ChatCompletionCreateParamsStreaming, request?: RequestOptions): Promise<ChatCompletionStream>;
+  create(
+    params: ChatCompletionCreateParamsNonStreaming | ChatCompletionCreateParamsStreaming,
+    request?: RequestOptions,
+  ): Promise<ChatCompletion | ChatCompletionStream>;
+  /** Answers a conversation, whole or with `stream` in chunks. */
+  async create(
+    params: ChatCompletionCreateParamsNonStreaming | ChatCompletionCreateParamsStreaming,
+    request: RequestOptions = {},
+  ): Promise<ChatCompletion | ChatCompletionStream> {
+    check(params);
+    const controller = new AbortController();
+    const signals = request.signal ? [controller.signal, request.signal] : [controller.signal];
+    const generation = this.#generate(params.messages.map(message), { ...options(params), signal: AbortSignal.any(signals) });
+    const about = { id: `chatcmpl-${hex(12)}`, created: Math.floor(Date.now() / 1000), model: this.#model };
+    if (params.stream) {
+      const chunks = stream(generation, about, params.stream_options?.include_usage === true);
+      return { controller, [Symbol.asyncIterator]: () => chunks };
+    }
+    const answer = await generation;
+    const said = { role: "assistant", content: answer.text, refusal: null } as const;
+    return {
+      ...about,
+      object: "chat.completion",
+      choices: [{ index: 0, message: said, finish_reason: reason(answer), logprobs: null }],
+      usage: usage(answer),
+    };
+  }
+}
+
+async function* stream(
+  generation: Generation,
+  about: { id: string; created: number; model: string },
+  withUsage: boolean,
+): AsyncGenerator<ChatCompletionChunk, void, undefined> {
+  type Delta = ChatCompletionChunk["choices"][0]["delta"];
+  const chunk = (delta: Delta, finish_reason: FinishReason | null): ChatCompletionChunk => ({
+    ...about,
+    object: "chat.completion.chunk",
+    choices: [{ index: 0, delta, finish_reason, logprobs: null }],
+    ...(withUsage && { usage: null }),
+  });
+  yield chunk({ role: "assistant", content: "" }, null);
+  for await (const { text } of generation) {
+    // A token may be a part of a character.
+    if (text !== "") yield chunk({ content: text }, null);
+  }
+  const answer = await generation;
+  yield chunk({}, reason(answer));
+  if (withUsage) yield { ...about, object: "chat.completion.chunk", choices: [], usage: usage(answer) };
+}
+
+function check(params: Params): void {
+  const refuse = (what: string, supported: string) => {
+    throw new ShardlightError("unsupported", `chat.completions.create: ${what}; supported: ${supported}`);
+  };
+  if (!Array.isArray(params?.messages) || params.messages.length === 0) {
+    throw new ShardlightError("invalid", "chat.completions.create: messages is no list of messages");
+  }
+  for (const [name, value] of Object.entries(params)) {
+    if (!KNOWN.has(name) && value != null && value !== false && value !== 0) refuse(name, [...KNOWN].slice(0, 12).join(", "));
+  }
+  if ((params.n ?? 1) !== 1) refuse(`n of ${params.n}`, "1");
+  const format = params.response_format?.type ?? "text";
+  if (format !== "text") refuse(`response_format of type ${format}`, "text");
+}
+
+function message({ role, content }: ChatCompletionMessageParam, i: number): Message {
+  const wrong = (what: string) => new ShardlightError("unsupported", `messages[${i}]: ${what}`);
+  if (!["system", "developer", "user", "assistant"].includes(role)) {
+    throw wrong(`role ${String(role)}; supported: system, developer, user, assistant`);
+  }
+  const text = (part: { type: string; text?: unknown }) => {
+    if (part?.type !== "text" || typeof part.text !== "string") throw wrong(`content of type ${String(part?.type)}; supported: text`);
+    return part.text;
+  };
+  if (typeof content !== "string" && !Array.isArray(content)) throw wrong("content is neither text nor a list of texts");
+  return {
+    role: role === "developer" ? "system" : role,
+    content: typeof content === "string" ? content : content.map(text).join(""),
+  };
+}
+
+function options(params: Params): GenerateOptions {
+  const { seed, top_p } = params;
+  const maxTokens = params.max_completion_tokens ?? params.max_tokens;
+  const stop = typeof params.stop === "string" ? [params.stop] : params.stop;
+  return {
+    temperature: params.temperature ?? 1,
+    ...(maxTokens != null && { maxTokens }),
+    ...(top_p != null && { topP: top_p }),
+    ...(seed != null && { seed }),
+    ...(stop != null && { stop }),
+  };
+}
+
+function reason(answer: Answer): FinishReason {
+  return answer.stop === "length" || answer.stop === "context" ? "length" : "stop";
+}
+
+function usage({ promptTokens, tokens, timings }: Answer): CompletionUsage {
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: tokens.length,
+    total_tokens: promptTokens + tokens.length,
+    prompt_tokens_details: { cached_tokens: promptTokens - timings.prefillTokens },
+  };
+}
+
+function hex(bytes: number): string {
+  return [...crypto.getRandomValues(new Uint8Array(bytes))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
