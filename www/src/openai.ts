@@ -4,9 +4,10 @@ import { ShardlightError } from "./errors.ts";
 import type { Generation } from "./generation.ts";
 import type { Answer, GenerateOptions, Message } from "./protocol.ts";
 
+/** As OpenAI's types have it; we take the roles system, developer, user and assistant, and text. */
 export interface ChatCompletionMessageParam {
-  role: "system" | "developer" | "user" | "assistant";
-  content: string | { type: "text"; text: string }[];
+  role: "system" | "developer" | "user" | "assistant" | "tool" | "function";
+  content?: string | { type: string; text?: string }[] | null;
 }
 
 interface Params {
@@ -20,8 +21,10 @@ interface Params {
   top_p?: number | null;
   seed?: number | null;
   stop?: string | string[] | null;
-  n?: 1 | null;
-  response_format?: { type: "text" };
+  /** 1 and no other. */
+  n?: number | null;
+  /** `text` and no other. */
+  response_format?: { type: string };
 }
 
 export interface ChatCompletionCreateParamsNonStreaming extends Params {
@@ -171,16 +174,16 @@ function check(params: Params): void {
 
 function message({ role, content }: ChatCompletionMessageParam, i: number): Message {
   const wrong = (what: string) => new ShardlightError("unsupported", `messages[${i}]: ${what}`);
-  if (!["system", "developer", "user", "assistant"].includes(role)) {
-    throw wrong(`role ${String(role)}; supported: system, developer, user, assistant`);
-  }
+  const roles = { system: "system", developer: "system", user: "user", assistant: "assistant" } as const;
+  const known = (role: string): role is keyof typeof roles => Object.hasOwn(roles, role);
+  if (!known(role)) throw wrong(`role ${String(role)}; supported: ${Object.keys(roles).join(", ")}`);
   const text = (part: { type: string; text?: unknown }) => {
     if (part?.type !== "text" || typeof part.text !== "string") throw wrong(`content of type ${String(part?.type)}; supported: text`);
     return part.text;
   };
   if (typeof content !== "string" && !Array.isArray(content)) throw wrong("content is neither text nor a list of texts");
   return {
-    role: role === "developer" ? "system" : role,
+    role: roles[role],
     content: typeof content === "string" ? content : content.map(text).join(""),
   };
 }
