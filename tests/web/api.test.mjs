@@ -18,7 +18,7 @@ async function withModel(body, argument) {
     opened.page.setDefaultTimeout(300_000);
     const result = await opened.page.evaluate(
       async ([body, argument]) => {
-        const model = await window.shardlight.Model.load("builtin:tiny", { device: "cpu" });
+        const model = await window.shardlight.Shardlight.load("builtin:tiny", { device: "cpu" });
         /** Name, code and message of what a promise is rejected with. */
         const failing = (promise) => promise.then(() => null, ({ name, code, message }) => ({ name, code, message }));
         try {
@@ -65,7 +65,7 @@ test("an answer is awaited or taken in pieces", async () => {
 
 test("errors say what kind they are", async () => {
   const told = await withModel(async (model, failing, prompt) => {
-    const { Model, ShardlightError } = window.shardlight;
+    const { Shardlight, ShardlightError } = window.shardlight;
     const told = {};
     const first = model.generate(prompt, { raw: true, maxTokens: 400 });
     told.busy = await failing(model.generate(prompt).answer);
@@ -80,12 +80,12 @@ test("errors say what kind they are", async () => {
     told.long = await failing(model.generate(prompt.repeat(2000), { raw: true }).answer);
     told.messages = await failing(model.generate([{ content: 3 }]).answer);
     told.empty = await failing(model.generate([]).answer);
-    told.format = await failing(Model.load(new Uint8Array([71, 71, 85, 70, 9])));
-    told.missing = await failing(Model.load(new URL("nowhere.gguf", location.href).href));
-    told.layout = await failing(Model.load("builtin:tiny", { device: "cpu", tp: 4000 }));
-    told.device = await failing(Model.load("builtin:tiny", { device: "abacus" }));
+    told.format = await failing(Shardlight.load(new Uint8Array([71, 71, 85, 70, 9])));
+    told.missing = await failing(Shardlight.load(new URL("nowhere.gguf", location.href).href));
+    told.layout = await failing(Shardlight.load("builtin:tiny", { device: "cpu", tp: 4000 }));
+    told.device = await failing(Shardlight.load("builtin:tiny", { device: "abacus" }));
     told.loop = await failing((async () => { for await (const piece of model.generate(prompt, { maxToken: 3 })) void piece; })());
-    const open = await Model.load("builtin:tiny", { device: "cpu" });
+    const open = await Shardlight.load("builtin:tiny", { device: "cpu" });
     const running = failing(open.generate(prompt, { maxTokens: 400 }).answer);
     open.close();
     told.closed = await running;

@@ -30,7 +30,7 @@ async function withPage(body) {
 const answered = (page, options, maxTokens, name = "builtin:tiny") =>
   page.evaluate(
     async ([prompt, options, maxTokens, name]) => {
-      const model = await window.shardlight.Model.load(name, options);
+      const model = await window.shardlight.Shardlight.load(name, options);
       const { text, tokens } = await model.generate(prompt, { raw: true, maxTokens });
       const traffic = await model.traffic();
       const logits = await model.logits([...(await model.tokenize(prompt)), ...tokens]);

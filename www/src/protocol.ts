@@ -6,6 +6,10 @@ import type { ErrorCode } from "./errors.ts";
 export type Source = string | Blob | ArrayBuffer | Uint8Array | (string | Blob)[];
 
 export interface LoadOptions {
+  /** Told how far loading is. */
+  onProgress?: (progress: Progress) => void;
+  /** Aborting it ends loading: what awaits it gets the signal's reason. */
+  signal?: AbortSignal;
   /** `auto`: a real GPU, else the CPU; `gpu`: WebGPU even in software; `cpu`. */
   device?: "auto" | "gpu" | "cpu";
   contextLength?: number;
@@ -242,7 +246,7 @@ export type Request =
   | { type: "op"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting> }
   | { type: "time"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting>; runs: number }
   | { type: "mlps"; id: number; channels: number }
-  | { type: "load"; source: Source; options: LoadOptions }
+  | { type: "load"; source: Source; options: Omit<LoadOptions, "onProgress" | "signal"> }
   | { type: "shards"; id: number }
   | { type: "traffic"; id: number }
   | { type: "stats"; id: number }

@@ -2,7 +2,7 @@
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { Runtime, type Input, type LoadOptions, type MlpSize, type Op } from "./index.ts";
+import { Runtime, type Input, type LoadOptions, type MlpSize, type Op } from "../src/index.ts";
 import { colour, element, exact, memory, message, short, tableRow } from "./page.ts";
 import "./console.ts";
 

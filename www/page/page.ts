@@ -1,6 +1,6 @@
 // What the pages have in common: fields of the form that chooses a model, and how numbers are written.
 
-import type { Progress, Source } from "./protocol.ts";
+import type { Progress, Source } from "../src/protocol.ts";
 
 /** The element of an id that the page's html must have. */
 export function element<T extends HTMLElement>(id: string): T {

@@ -1,7 +1,7 @@
 // The demo page. Tests use the ids of index.html, `data-state` of #status and `data-tokens` of #answer,
 // `data-wasm-bytes` of #adapter.
 
-import { Model, type Answer, type LoadOptions, type Loaded, type Message } from "./index.ts";
+import { Shardlight, type Answer, type Loaded, type LoadOptions, type Message, type Model } from "../src/index.ts";
 import { element, message, showProgress, sourceField } from "./page.ts";
 import "./console.ts";
 
@@ -92,7 +92,11 @@ async function load(): Promise<void> {
     // Small chunks where one takes long, so that Stop is heard soon.
     const options: LoadOptions = { device: asked, prefillChunk: 64 };
     if (expertCache.valueAsNumber > 0) options.expertCache = Math.round(expertCache.valueAsNumber * 2 ** 20);
-    model = await Model.load(from, options, (told) => showProgress(progress, status, told), loading.signal);
+    model = await Shardlight.load(from, {
+      ...options,
+      onProgress: (told) => showProgress(progress, status, told),
+      signal: loading.signal,
+    });
     showDevice(model.loaded, asked);
     show("ready", "Ready.");
     prompt.focus();

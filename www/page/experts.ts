@@ -1,6 +1,6 @@
 // The Experts page: a mixture at work. Tests use the ids of experts.html, `data-state` of #status and #live's data.
 
-import { Model, type Experts, type LoadOptions } from "./index.ts";
+import { Shardlight, type Model, type Experts, type LoadOptions } from "../src/index.ts";
 import { drawColumns } from "./columns.ts";
 import { element, exact, headRow, memory, message, short, showProgress, sourceField, tableRow } from "./page.ts";
 import "./console.ts";
@@ -125,7 +125,11 @@ async function load(): Promise<void> {
     live.hidden = answer.hidden = true;
     progress.value = 0;
     show("loading", "Reading the model");
-    const loaded = await Model.load(from, options, (told) => showProgress(progress, status, told), loading.signal);
+    const loaded = await Shardlight.load(from, {
+      ...options,
+      onProgress: (told) => showProgress(progress, status, told),
+      signal: loading.signal,
+    });
     const { experts } = await loaded.stats();
     if (!experts) {
       loaded.close();

@@ -1,6 +1,6 @@
 // The Shards page. Tests use the ids of shards.html, `data-state` of #status, `data-equal` and `data-nmse` of #verdict.
 
-import { Model, type Answer, type LoadOptions, type Range, type Shard, type Source, type Traffic } from "./index.ts";
+import { Shardlight, type Model, type Answer, type LoadOptions, type Range, type Shard, type Source, type Traffic } from "../src/index.ts";
 import { colour, element, exact, memory, message, short, showProgress, sourceField, tableRow } from "./page.ts";
 import "./console.ts";
 
@@ -177,7 +177,11 @@ async function load(): Promise<void> {
     holdings.hidden = sent.hidden = outcome.hidden = true;
     progress.value = 0;
     show("loading", "Reading the model");
-    const loaded = await Model.load(from, options, (told) => showProgress(progress, status, told), loading.signal);
+    const loaded = await Shardlight.load(from, {
+      ...options,
+      onProgress: (told) => showProgress(progress, status, told),
+      signal: loading.signal,
+    });
     model = loaded;
     whole = { from, device: names[0] as LoadOptions["device"] };
     const shards = await loaded.shards();
@@ -232,7 +236,7 @@ async function compare(): Promise<void> {
     model.reset();
     const sharded = await model.generate(text, options);
     show("comparing", "Loading the model once more, on one rank");
-    one = await Model.load(whole.from, { device: whole.device, prefillChunk: 64 });
+    one = await Shardlight.load(whole.from, { device: whole.device, prefillChunk: 64 });
     show("comparing", "Answering with one rank");
     const alone = await one.generate(text, options);
     // Of the same text for both, even where their answers differ.

@@ -1,7 +1,7 @@
 // The Experts page: routers. Tests use the ids of experts.html, `data-state` of #router-status, `data-value` of #losses' dd
 // and #outputs' td. Operators compute everything, the input too; fields of settings come from the list of operators.
 
-import { Runtime, type Input, type LoadOptions, type Op, type Setting, type Tensor } from "./index.ts";
+import { Runtime, type Input, type LoadOptions, type Op, type Setting, type Tensor } from "../src/index.ts";
 import { drawColumns } from "./columns.ts";
 import { element, exact, headRow, message, short, tableRow } from "./page.ts";
 

@@ -1,0 +1,126 @@
+// A model in a Worker of its own.
+
+import { Calls, failure, listen, send } from "./calls.ts";
+import { ShardlightError } from "./errors.ts";
+import { Generation } from "./generation.ts";
+import { Completions } from "./openai.ts";
+import type { Answer, GenerateOptions, Loaded, Message, Piece, Reply, Shard, Stats, Traffic } from "./protocol.ts";
+
+/** A model on one device or on several, and one conversation with it. */
+export class Model {
+  /** What was loaded, and onto which device. */
+  readonly loaded: Loaded;
+  /** As OpenAI's client has it: `chat.completions.create({ messages, stream: true })`. */
+  readonly chat: { readonly completions: Completions };
+  readonly #worker: Worker;
+  readonly #calls: Calls;
+  #heard: (reply: Reply) => void = () => {};
+  #answering = false;
+
+  /** A Worker in which a model was loaded; `Shardlight.load` makes both. */
+  constructor(worker: Worker, loaded: Loaded) {
+    this.#worker = worker;
+    this.#calls = new Calls(worker);
+    this.loaded = loaded;
+    this.chat = {
+      completions: new Completions(loaded.info.model, (messages, options) => this.generate(messages, options)),
+    };
+    listen(worker, (reply) => this.#hear(reply));
+  }
+
+  /**
+   * Answers text or a conversation; what it shares with the last one is not computed again. One at a time: while an answer
+   * is being written another one is refused with code `busy`.
+   *
+   * `await model.generate(…)` gives the answer; `for await (const { text } of model.generate(…))` its pieces.
+   */
+  generate(prompt: string | Message[], { signal, ...options }: GenerateOptions = {}): Generation {
+    return new Generation((hear) => this.#answer(prompt, options, hear, signal), () => this.cancel());
+  }
+
+  async #answer(
+    prompt: string | Message[],
+    options: GenerateOptions,
+    hear: (piece: Piece) => void,
+    signal: AbortSignal | undefined,
+  ): Promise<Answer> {
+    signal?.throwIfAborted();
+    checkPrompt(prompt);
+    if (this.#answering) throw new ShardlightError("busy", "an answer is being written; cancel it first");
+    this.#answering = true;
+    const abort = () => this.cancel();
+    signal?.addEventListener("abort", abort);
+    try {
+      const answer = await new Promise<Answer>((resolve, reject) => {
+        this.#heard = (reply) => {
+          if (reply.type === "token") hear(reply.piece);
+          else if (reply.type === "answer") resolve(reply.answer);
+          else if (reply.type === "error") reject(failure(reply));
+        };
+        send(this.#worker, { type: "generate", prompt, options });
+      });
+      signal?.throwIfAborted();
+      return answer;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      this.#answering = false;
+    }
+  }
+
+  /** Ends the answer that is being written: `generate` gives what there is. */
+  cancel(): void {
+    send(this.#worker, { type: "cancel" });
+  }
+
+  /** Forgets the conversation. */
+  reset(): void {
+    send(this.#worker, { type: "reset" });
+  }
+
+  /** What each rank holds. */
+  shards(): Promise<Shard[]> {
+    return this.#calls.ask((id) => ({ type: "shards", id }));
+  }
+
+  /** What all ranks have sent to each other since the model was loaded. */
+  traffic(): Promise<Traffic> {
+    return this.#calls.ask((id) => ({ type: "traffic", id }));
+  }
+
+  /** What has been counted since the model was loaded; also while it answers. */
+  stats(): Promise<Stats> {
+    return this.#calls.ask((id) => ({ type: "stats", id }));
+  }
+
+  /** Token ids of a text, special tokens in it included. */
+  tokenize(text: string): Promise<number[]> {
+    return this.#calls.ask((id) => ({ type: "tokenize", id, text }));
+  }
+
+  /** Logits after these tokens, one for each token of the vocabulary. Forgets the conversation. */
+  logits(tokens: number[]): Promise<Float32Array> {
+    return this.#calls.ask((id) => ({ type: "logits", id, tokens }));
+  }
+
+  /** Frees the model and its device; what still runs fails. */
+  close(): void {
+    this.#worker.terminate();
+    this.#hear({ type: "error", code: "closed", message: "the model was closed" });
+  }
+
+  #hear(reply: Reply): void {
+    this.#heard(reply);
+    this.#calls.hear(reply);
+  }
+}
+
+/** Templates do whatever they like with other shapes. */
+function checkPrompt(prompt: unknown): void {
+  if (typeof prompt === "string") return;
+  const wrong = (what: string) => new ShardlightError("invalid", what);
+  if (!Array.isArray(prompt) || prompt.length === 0) throw wrong("the prompt is neither text nor a list of messages");
+  prompt.forEach((message, i) => {
+    if (typeof message?.role === "string" && typeof message.content === "string") return;
+    throw wrong(`messages[${i}]: expected { role, content }, both text, found ${JSON.stringify(message)?.slice(0, 80)}`);
+  });
+}

@@ -1,0 +1,61 @@
+// Operators in a Worker of their own.
+
+import { Calls, failure, listen, send, startWorker } from "./calls.ts";
+import { ShardlightError } from "./errors.ts";
+import type { Device, Input, LoadOptions, MlpSize, Op, Setting, Tensor } from "./protocol.ts";
+
+/** A device that runs operators: every kernel and layer by name. */
+export class Runtime {
+  /** Where operators run. */
+  readonly device: Device;
+  /** Every operator with its inputs, settings and outputs. */
+  readonly ops: Op[];
+  readonly #worker: Worker;
+  readonly #calls: Calls;
+
+  private constructor(worker: Worker, device: Device, ops: Op[]) {
+    this.#worker = worker;
+    this.#calls = new Calls(worker);
+    this.device = device;
+    this.ops = ops;
+    listen(worker, (reply) => this.#calls.hear(reply));
+  }
+
+  /** Starts a Worker and opens a device in it. */
+  static async open(options: { device?: LoadOptions["device"] } = {}): Promise<Runtime> {
+    const worker = startWorker();
+    try {
+      return await new Promise((resolve, reject) => {
+        listen(worker, (reply) => {
+          if (reply.type === "opened") resolve(new Runtime(worker, reply.device, reply.ops));
+          else if (reply.type === "error") reject(failure(reply));
+        });
+        send(worker, { type: "open", device: options.device });
+      });
+    } catch (error) {
+      worker.terminate();
+      throw error;
+    }
+  }
+
+  /** Runs an operator, such as `op("rms_norm", { x, weight }, { eps: 1e-6 })`. */
+  op(name: string, inputs: Record<string, Input>, settings: Record<string, Setting> = {}): Promise<Record<string, Tensor>> {
+    return this.#calls.ask((id) => ({ type: "op", id, name, inputs, settings }));
+  }
+
+  /** Milliseconds of each of `runs` runs, after one that does not count. */
+  time(name: string, inputs: Record<string, Input>, settings: Record<string, Setting>, runs: number): Promise<number[]> {
+    return this.#calls.ask((id) => ({ type: "time", id, name, inputs, settings, runs }));
+  }
+
+  /** The feed-forward blocks at a width of `channels`, each with the hidden size of its own rule. */
+  mlps(channels: number): Promise<MlpSize[]> {
+    return this.#calls.ask((id) => ({ type: "mlps", id, channels }));
+  }
+
+  /** Frees the device; what still runs fails. */
+  close(): void {
+    this.#worker.terminate();
+    this.#calls.failAll(new ShardlightError("closed", "the runtime was closed"));
+  }
+}
