@@ -12,6 +12,7 @@ use shardlight::builtin::{self, TINY_MOE_NAME, TINY_NAME};
 use shardlight::comm::Process;
 use shardlight::device::DeviceInfo;
 use shardlight::session::{Progress, Session, SessionOptions};
+use shardlight::weights::gguf::split;
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 
 use crate::cli::Model;
@@ -63,7 +64,7 @@ pub fn resolve(name: &str, ui: Ui) -> anyhow::Result<Origin> {
                 vec![path.to_owned()],
             )?))
         }
-        Ok(_) => Ok(Origin::Files(vec![path.to_owned()])),
+        Ok(_) => Ok(Origin::Files(parts(path)?)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let names: Vec<_> = CATALOGUE.iter().map(|entry| entry.name).collect();
             bail!(
@@ -88,6 +89,11 @@ fn folder(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
         return with_companions(path, weights);
     }
     let gguf = with_extension(path, "gguf")?;
+    if let Some(first) = gguf.first()
+        && parts(first)? == gguf
+    {
+        return Ok(gguf);
+    }
     match gguf.len() {
         0 => bail!(
             "{}: holds neither *.safetensors nor a .gguf file",
@@ -98,6 +104,26 @@ fn folder(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
             "{}: holds {n} .gguf files; name one of them",
             path.display()
         ),
+    }
+}
+
+/// All files of a split GGUF of which `one` is given by its name, in order; of any other file that file.
+fn parts(one: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let name = one.file_name().and_then(|name| name.to_str());
+    let Some(names) = name.and_then(split::names) else {
+        return Ok(vec![one.to_owned()]);
+    };
+    let paths: Vec<_> = (names.iter())
+        .map(|name| one.with_file_name(name))
+        .collect();
+    match paths.iter().find(|path| !path.exists()) {
+        Some(missing) => bail!(
+            "{}: one of {} files; {} is not there",
+            one.display(),
+            paths.len(),
+            missing.display()
+        ),
+        None => Ok(paths),
     }
 }
 
@@ -306,6 +332,25 @@ mod tests {
         ] {
             assert!(error.contains(text), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_split_model_is_all_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let names = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"];
+        put(at, names[1], "");
+        let missing = resolved(&at.join(names[1])).unwrap_err();
+        assert!(
+            missing.contains("one of 2 files") && missing.contains(names[0]),
+            "{missing}"
+        );
+        put(at, names[0], "");
+        for one in [at.to_owned(), at.join(names[0]), at.join(names[1])] {
+            assert_eq!(resolved(&one).unwrap(), names);
+        }
+        put(at, "other.gguf", "");
+        assert!(resolved(at).unwrap_err().contains("3 .gguf files"));
     }
 
     #[test]

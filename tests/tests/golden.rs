@@ -8,6 +8,7 @@ use shardlight::comm::World;
 use shardlight::device::Device;
 use shardlight::kv_cache::KvDType;
 use shardlight::session::{Session, SessionOptions};
+use shardlight::weights::gguf;
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 use shardlight_tests::golden::{compare, greedy, ids, json, nmse, numbers, tensor};
 use shardlight_tests::{data, devices, open, smollm2};
@@ -168,6 +169,50 @@ fn the_builtin_models_answer_as_recorded_on_every_device() {
                 }
             }
         }
+    }
+}
+
+/// As `gguf-split` does: the first file has the metadata, every one some of the tensors.
+fn split(bytes: &'static [u8], count: usize) -> Vec<Rc<dyn WeightSource>> {
+    let whole = BytesSource::new("m.gguf", bytes);
+    let header = pollster::block_on(gguf::GgufHeader::read(&whole, 0)).expect("a model");
+    let all = header.tensors.len();
+    let part = |number: usize| {
+        let mut file = gguf::Writer::new();
+        if number == 0 {
+            for (key, value) in header.metadata.iter() {
+                file = file.metadata(key, value.clone());
+            }
+        }
+        let file = file
+            .metadata("split.no", gguf::MetaValue::U16(number as u16))
+            .metadata("split.count", gguf::MetaValue::U16(count as u16))
+            .metadata("split.tensors.count", gguf::MetaValue::I32(all as i32));
+        let tensors = &header.tensors[all * number / count..all * (number + 1) / count];
+        let file = tensors.iter().fold(file, |file, t| {
+            let data = bytes[t.offset as usize..][..t.bytes as usize].to_vec();
+            file.tensor(&t.name, t.dtype, &t.shape, data)
+        });
+        let name = format!("m-{:05}-of-{count:05}.gguf", number + 1);
+        Rc::new(BytesSource::new(name, file.to_bytes().expect("a file"))) as Rc<dyn WeightSource>
+    };
+    (0..count).map(part).collect()
+}
+
+#[test]
+fn a_split_model_is_the_whole_one() {
+    let golden = json(data().join("tiny/golden.json"));
+    let case = &golden["cases"][0];
+    let (prompt, want) = (ids(&case["tokens"]), ids(&case["greedy"]));
+    let mut parts = split(shardlight::builtin::TINY, 3);
+    parts.reverse();
+    for device in devices() {
+        let files = pollster::block_on(ModelFiles::open(parts.clone()));
+        let files = files.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(files.name(), "m-00001-of-00003.gguf");
+        let mut session = load(files, &device, KvDType::F32, 16);
+        let (got, _) = greedy(&mut session, &prompt, want.len());
+        compare("in three files", &got, &want, &numbers(&case["margins"]));
     }
 }
 

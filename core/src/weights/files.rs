@@ -1,11 +1,11 @@
-//! The files of one model: one GGUF, or a folder with `config.json` and safetensors.
+//! The files of one model: GGUF, in one file or several, or a folder with `config.json` and safetensors.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::gguf::{GgufHeader, Metadata};
+use super::gguf::{Metadata, split};
 use super::safetensors::{SafetensorsHeader, SafetensorsIndex};
 use super::source::{LocalFuture, check_range};
 use super::{FileKind, TensorInfo, WeightSource, mxfp4};
@@ -35,7 +35,7 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Reads headers and texts of a model: one GGUF file, or the files of a Hugging Face folder
+    /// Reads headers and texts of a model: a GGUF file, all files of a split one, or those of a Hugging Face folder
     /// (`config.json`, `*.safetensors` with their index, `tokenizer.json`, …) in any order.
     ///
     /// # Errors
@@ -45,8 +45,14 @@ impl ModelFiles {
         let Some(first) = sources.first() else {
             return Err(Error::Invalid("no model file given".into()));
         };
-        if sources.len() == 1 && FileKind::of(first.as_ref()).await? != FileKind::Safetensors {
-            return ModelFiles::open_gguf(Rc::clone(first)).await;
+        // One file that is nothing we know is told as GGUF; among several it may be any text of a folder.
+        let gguf = match FileKind::of(first.as_ref()).await? {
+            FileKind::Gguf => true,
+            FileKind::Safetensors => false,
+            FileKind::Other(_) => sources.len() == 1,
+        };
+        if gguf {
+            return ModelFiles::open_gguf(sources).await;
         }
         ModelFiles::open_folder(sources).await
     }
@@ -71,8 +77,8 @@ impl ModelFiles {
         ModelFiles::described(&self.name, self.config.clone(), tensors)
     }
 
-    async fn open_gguf(source: Rc<dyn WeightSource>) -> Result<ModelFiles> {
-        let header = GgufHeader::read(source.as_ref(), 0).await?;
+    async fn open_gguf(mut sources: Vec<Rc<dyn WeightSource>>) -> Result<ModelFiles> {
+        let header = split::read(&mut sources).await?;
         let tensors: BTreeMap<_, _> = (header.tensors.into_iter())
             .map(|t| (t.name.clone(), t))
             .collect();
@@ -83,8 +89,8 @@ impl ModelFiles {
         let template = metadata.opt_str("tokenizer.chat_template")?;
         let template = template.map(ChatTemplate::new).transpose()?;
         Ok(ModelFiles {
-            name: source.name().to_string(),
-            sources: vec![source],
+            name: sources[0].name().to_string(),
+            sources,
             tensors,
             unusable: BTreeMap::new(),
             config,

@@ -17,6 +17,7 @@
 
 mod metadata;
 mod reader;
+pub mod split;
 mod upcycle;
 pub mod write;
 
