@@ -89,6 +89,8 @@ test("errors say what kind they are", async () => {
     const running = failing(open.generate(prompt, { maxTokens: 400 }).answer);
     open.close();
     told.closed = await running;
+    told.token = await failing(model.detokenize([1, 1e9]));
+    told.round = await model.detokenize(await model.tokenize(prompt));
     told.isError = new ShardlightError("io", "x") instanceof Error;
     // None of that has broken the model.
     told.text = (await model.generate(prompt, { raw: true, maxTokens: 4 })).text;
@@ -97,7 +99,9 @@ test("errors say what kind they are", async () => {
   const codes = {
     busy: "busy", option: "invalid", long: "context_exceeded", messages: "invalid", empty: "invalid", format: "format", missing: "io",
     layout: "invalid", device: "unsupported", closed: "closed", loop: "invalid",
+    token: "invalid",
   };
+  assert.ok(told.round.endsWith(PROMPT), told.round);
   for (const [name, code] of Object.entries(codes)) {
     assert.equal(told[name]?.name, "ShardlightError", `${name}: ${JSON.stringify(told[name])}`);
     assert.equal(told[name].code, code, `${name}: ${told[name].message}`);

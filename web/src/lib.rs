@@ -6,6 +6,7 @@ mod browser;
 mod device;
 mod error;
 mod experts;
+mod fit;
 mod op;
 mod options;
 mod shards;
@@ -238,6 +239,23 @@ impl WebSession {
     /// Without a tokenizer, and while an answer is being written.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, Failure> {
         self.with(|session| tokenizer(session)?.encode(text, true, true))
+    }
+
+    /// The text of `tokens`; bytes that are no character become U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// Without a tokenizer, for a token that it does not know, and while an answer is being written.
+    pub fn detokenize(&self, tokens: &[u32]) -> Result<String, Failure> {
+        self.with(|session| {
+            let tokenizer = tokenizer(session)?;
+            let vocab = tokenizer.vocab_size();
+            if let Some(id) = tokens.iter().find(|id| **id as usize >= vocab) {
+                let reason = format!("token {id}: this model has {vocab}");
+                return Err(Error::Invalid(reason));
+            }
+            Ok(tokenizer.decode(tokens, false))
+        })
     }
 
     /// Logits after `tokens`, one for each token of the vocabulary. Forgets the conversation.

@@ -27,7 +27,7 @@ export function send(worker: Worker, request: Request): void {
 /** Requests that a Worker answers one by one, each under its id. */
 export class Calls {
   readonly #worker: Worker;
-  readonly #waiting = new Map<number, { resolve: (result: never) => void; reject: (error: Error) => void }>();
+  readonly #waiting = new Map<number, { resolve: (result: never) => void; reject: (error: unknown) => void }>();
   #last = 0;
 
   constructor(worker: Worker) {
@@ -48,7 +48,7 @@ export class Calls {
     else if (reply.type === "error") this.failAll(failure(reply));
   }
 
-  failAll(error: ShardlightError): void {
+  failAll(error: unknown): void {
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }

@@ -1,8 +1,8 @@
 // The package: what a program imports.
 
-import { failure, listen, send, startWorker } from "./calls.ts";
+import { Calls, failure, listen, send, startWorker } from "./calls.ts";
 import { Model } from "./model.ts";
-import type { Loaded, LoadOptions, Source } from "./protocol.ts";
+import type { CheckOptions, Fit, Loaded, LoadOptions, Source } from "./protocol.ts";
 
 export { ShardlightError, type ErrorCode } from "./errors.ts";
 export { Generation } from "./generation.ts";
@@ -39,5 +39,25 @@ async function load(source: Source, { onProgress, signal, ...options }: LoadOpti
   }
 }
 
+/**
+ * How a model would fit this machine: its headers are read, nothing is downloaded, and the device is measured for half a
+ * second. Fails as `load` would for what is no model, or one that no device can run.
+ */
+async function check(source: Source, { signal, ...options }: CheckOptions & { signal?: AbortSignal } = {}): Promise<Fit> {
+  signal?.throwIfAborted();
+  const worker = startWorker();
+  const calls = new Calls(worker);
+  const abort = () => calls.failAll(signal?.reason);
+  signal?.addEventListener("abort", abort);
+  listen(worker, (reply) => calls.hear(reply));
+  try {
+    const { device, contextLength, kv } = options;
+    return await calls.ask((id) => ({ type: "check", id, source, options: { device, contextLength, kv } }));
+  } finally {
+    signal?.removeEventListener("abort", abort);
+    worker.terminate();
+  }
+}
+
 /** Models: `const model = await Shardlight.load("https://…/model.gguf")`. */
-export const Shardlight = { load };
+export const Shardlight = { load, check };

@@ -97,6 +97,11 @@ export class Model {
     return this.#calls.ask((id) => ({ type: "tokenize", id, text }));
   }
 
+  /** The text of token ids; bytes that are no character become U+FFFD. */
+  detokenize(tokens: number[]): Promise<string> {
+    return this.#calls.ask((id) => ({ type: "detokenize", id, tokens }));
+  }
+
   /** Logits after these tokens, one for each token of the vocabulary. Forgets the conversation. */
   logits(tokens: number[]): Promise<Float32Array> {
     return this.#calls.ask((id) => ({ type: "logits", id, tokens }));

@@ -33,6 +33,9 @@ export interface LoadOptions {
   split?: "even" | "auto" | number[];
 }
 
+/** What of `LoadOptions` a fit depends on. */
+export type CheckOptions = Pick<LoadOptions, "device" | "contextLength" | "kv">;
+
 /** First and end, the end not included. */
 export type Range = [first: number, end: number];
 
@@ -182,6 +185,49 @@ export interface Progress {
   total: number;
 }
 
+/** How a model would fit a device: what `Shardlight.check` tells. */
+export interface Fit {
+  /** Address or file. */
+  name: string;
+  architecture: string;
+  parameters: number;
+  /** Bytes of all tensors in the file. */
+  bytes: number;
+  /** The element type of most of them. */
+  dtype: string;
+  /** Tokens of context that memory is counted for. */
+  contextLength: number;
+  /** The longest that the model knows. */
+  maxContextLength: number;
+  /** Bytes of device memory. */
+  memory: { weights: number; kv: number; activations: number; total: number };
+  /** Bytes that there are, where the browser tells. */
+  capacity: number | null;
+  /** The longest context that there is room for, where that is known. */
+  largestContext: number | null;
+  device: Device;
+  limits: {
+    /** Larger tensors are kept in slices. */
+    maxBindingBytes: number;
+    maxWorkgroupSize: number;
+    maxWorkgroupBytes: number;
+    f16: boolean;
+    packedDot: boolean;
+    subgroups: boolean;
+  };
+  /** Tensors that are kept in slices. */
+  sliced: number;
+  /** Kernels that would run, and which variant of each: `matvec dp4a`. */
+  variants: string[];
+  /** Tokens per second, estimated from half a second of measuring; `null` when the model is too small for that. */
+  speed: { prefill: number; decode: number } | null;
+  /** Nothing is known that speaks against it. */
+  fits: boolean;
+  /** What speaks against it, one line each, and what to do about it. */
+  problems: string[];
+  advice: string[];
+}
+
 /** What the browser tells of its WebGPU adapter. */
 export interface Adapter {
   vendor: string;
@@ -247,17 +293,19 @@ export type Request =
   | { type: "time"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting>; runs: number }
   | { type: "mlps"; id: number; channels: number }
   | { type: "load"; source: Source; options: Omit<LoadOptions, "onProgress" | "signal"> }
+  | { type: "check"; id: number; source: Source; options: CheckOptions }
   | { type: "shards"; id: number }
   | { type: "traffic"; id: number }
   | { type: "stats"; id: number }
   | { type: "tokenize"; id: number; text: string }
+  | { type: "detokenize"; id: number; tokens: number[] }
   | { type: "logits"; id: number; tokens: number[] }
   | { type: "generate"; prompt: string | Message[]; options: Omit<GenerateOptions, "signal"> }
   | { type: "cancel" }
   | { type: "reset" };
 
 /** What a request with an id gives. */
-export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Float32Array;
+export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Fit | string | Float32Array;
 
 export type Reply =
   | { type: "opened"; device: Device; ops: Op[] }

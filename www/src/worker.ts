@@ -1,8 +1,8 @@
 // The model's thread: all computing happens here, so that the page never freezes.
 
-import init, { devices, load, mlps, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
+import init, { check, devices, load, mlps, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
 import type { ErrorCode } from "./errors.ts";
-import type { Adapter, Answer, Device, Info, MlpSize, Op, Progress, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
+import type { Adapter, Answer, Device, Fit, Info, MlpSize, Op, Progress, Reply, Request, Result, Shard, Source, Stats, Tensor, Traffic } from "./protocol.ts";
 
 /** Progress is told at most this often, in milliseconds. */
 const PROGRESS_EVERY = 50;
@@ -37,6 +37,17 @@ function teller(): (phase: Progress["phase"], done: number, total: number) => vo
   };
 }
 
+/** What `web/` reads for a source. */
+function file(source: Source): Source {
+  return source === "builtin:tiny-moe" ? TINY_MOE : source;
+}
+
+/** Bytes of memory that a GPU has at most: what the machine has. Browsers tell no more than 8 GiB, which then says nothing. */
+function gpuMemory(): number | undefined {
+  const { deviceMemory } = navigator as { deviceMemory?: number };
+  return deviceMemory !== undefined && deviceMemory < 8 ? deviceMemory * 2 ** 30 : undefined;
+}
+
 type Call = Extract<Request, { id: number }>;
 
 function opened<T>(what: T | undefined, missing: string): T {
@@ -55,6 +66,10 @@ async function compute(request: Call): Promise<Result> {
       return [...(await theRuntime().time(request.name, request.inputs, request.settings, request.runs))];
     case "mlps":
       return mlps(request.channels) as MlpSize[];
+    case "check": {
+      await init();
+      return (await check(file(request.source), request.options, gpuMemory())) as Fit;
+    }
     case "shards":
       return theModel().shards() as Shard[];
     case "traffic":
@@ -63,6 +78,8 @@ async function compute(request: Call): Promise<Result> {
       return theModel().stats() as Stats;
     case "tokenize":
       return [...theModel().tokenize(request.text)];
+    case "detokenize":
+      return theModel().detokenize(Uint32Array.from(request.tokens));
     case "logits":
       return await theModel().logits(Uint32Array.from(request.tokens));
   }
@@ -72,8 +89,7 @@ async function handle(request: Request): Promise<void> {
   switch (request.type) {
     case "load": {
       const { memory } = await init();
-      const source = request.source === "builtin:tiny-moe" ? TINY_MOE : request.source;
-      session = await load(source, request.options, teller());
+      session = await load(file(request.source), request.options, teller());
       const info = session.info() as Info;
       reply({
         type: "loaded",
@@ -95,10 +111,12 @@ async function handle(request: Request): Promise<void> {
     case "op":
     case "time":
     case "mlps":
+    case "check":
     case "shards":
     case "traffic":
     case "stats":
     case "tokenize":
+    case "detokenize":
     case "logits": {
       const { id } = request;
       try {

@@ -1,5 +1,6 @@
 //! Devices that a plan can be made for without having them: peak figures from their makers.
 
+use crate::device::Limits;
 use crate::{Error, Result};
 
 /// What a plan must know of a device.
@@ -19,6 +20,8 @@ pub struct DeviceSpec {
     pub launch: f64,
     /// Seconds of a step beside its dispatches: queueing it, and reading the token back.
     pub submit: f64,
+    /// What kernels have to fit into; `None` for a GPU of today's limits.
+    pub limits: Option<Limits>,
     /// Where the numbers come from.
     pub source: String,
 }
@@ -238,6 +241,7 @@ impl Line {
             memory: Some((memory * 1e9) as u64),
             launch: launch * 1e-6,
             submit: SUBMIT,
+            limits: None,
             source: source.into(),
         }
     }

@@ -62,8 +62,8 @@ pub struct PlanDevice {
 }
 
 impl PlanDevice {
-    /// A GPU of today's limits, for the weights of `files`.
-    pub fn new(files: &ModelFiles) -> Self {
+    /// A device of these limits, or else a GPU of today's, for the weights of `files`.
+    pub fn new(files: &ModelFiles, limits: Option<&Limits>) -> Self {
         let mut weights: Vec<_> = files.tensors().map(|t| t.name.clone()).collect();
         weights.sort_unstable();
         PlanDevice {
@@ -73,7 +73,7 @@ impl PlanDevice {
                 kind: DeviceKind::DiscreteGpu,
                 driver: String::new(),
             },
-            limits: Limits {
+            limits: limits.cloned().unwrap_or(Limits {
                 kind: DeviceKind::DiscreteGpu,
                 layout: Layout::Planar,
                 // What Vulkan drivers of large GPUs give (maxStorageBufferRange).
@@ -84,7 +84,7 @@ impl PlanDevice {
                 subgroup: Some((32, 32)),
                 f16: true,
                 packed_dot: true,
-            },
+            }),
             weights,
             memory: RefCell::default(),
             recordings: RefCell::default(),
@@ -183,13 +183,18 @@ pub struct Sizes {
     pub chunk: usize,
 }
 
-/// Loads the parts of these ranks as a session does, all on one device.
+/// Loads the parts of these ranks as a session does, all on one device of these limits.
 ///
 /// # Errors
 ///
 /// Those of [`Session::load`].
-pub async fn dry_run(files: &ModelFiles, ranks: Vec<Placement>, sizes: Sizes) -> Result<Dry> {
-    let device = Rc::new(PlanDevice::new(files));
+pub async fn dry_run(
+    files: &ModelFiles,
+    ranks: Vec<Placement>,
+    sizes: Sizes,
+    limits: Option<&Limits>,
+) -> Result<Dry> {
+    let device = Rc::new(PlanDevice::new(files, limits));
     let placed = ranks
         .into_iter()
         .map(|rank| (rank, Rc::clone(&device) as Rc<dyn Device>));

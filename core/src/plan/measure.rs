@@ -10,14 +10,35 @@ use crate::tensor::Tensor;
 use crate::weights::Weight;
 use crate::{DType, Error, Result};
 
-/// Bytes of weights that the products read: more than caches hold.
-const WEIGHTS: usize = 64 << 20;
+/// How much a measurement may take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effort {
+    /// Bytes of weights that the products read.
+    pub weights: usize,
+    /// Tokens of the product whose arithmetic is measured.
+    pub tokens: usize,
+    /// Seconds that each of the four recordings is run for, if it is not slower.
+    pub seconds: f64,
+    /// Fewest runs of each.
+    pub runs: u32,
+}
 
-/// Tokens of the product whose arithmetic is measured.
-const TOKENS: usize = 64;
-
-/// Shortest measurement, in seconds, and fewest runs.
-const LEAST: (f64, u32) = (0.3, 5);
+impl Effort {
+    /// More weights than caches hold, and 1.2 seconds.
+    pub const THOROUGH: Effort = Effort {
+        weights: 64 << 20,
+        tokens: 64,
+        seconds: 0.3,
+        runs: 5,
+    };
+    /// An estimate within half a second, also where the device is slow.
+    pub const QUICK: Effort = Effort {
+        weights: 16 << 20,
+        tokens: 16,
+        seconds: 0.1,
+        runs: 2,
+    };
+}
 
 /// Measurements of copying, whose median counts, and seconds that each of them takes at least.
 const COPIES: (usize, f64) = (7, 0.02);
@@ -35,7 +56,8 @@ pub struct Copied {
 }
 
 /// Measures launch, submission, bytes per second and FLOP/s of `device` with products of the model's sizes and
-/// weights of type `dtype`. `clock` tells seconds. How much memory there is cannot be measured.
+/// weights of type `dtype`. `clock` tells seconds. How much memory there is cannot be measured. Blocks of more weights than
+/// `effort` allows are taken narrower.
 ///
 /// # Errors
 ///
@@ -44,16 +66,22 @@ pub async fn measure(
     device: &dyn Device,
     config: &ModelConfig,
     dtype: DType,
+    effort: Effort,
     clock: &dyn Fn() -> f64,
 ) -> Result<DeviceSpec> {
-    let few = seconds(device, &adds(device, 16).await?, clock).await?;
-    let many = seconds(device, &adds(device, 272).await?, clock).await?;
+    let few = seconds(device, &adds(device, 16).await?, effort, clock).await?;
+    let many = seconds(device, &adds(device, 272).await?, effort, clock).await?;
     let launch = ((many - few) / 256.0).max(1e-9);
     let submit = (few - 16.0 * launch).max(0.0);
 
-    let (c, f) = (config.hidden_size, config.intermediate_size);
-    let pair = dtype.bytes(2 * c * f).unwrap_or(usize::MAX);
-    let pairs = (WEIGHTS / pair).clamp(1, 64);
+    let (c, mut f) = (config.hidden_size, config.intermediate_size);
+    let bytes = |f: usize| dtype.bytes(2 * c * f).unwrap_or(usize::MAX);
+    // A width that all quantised types can have.
+    while bytes(f) > effort.weights && f > 512 {
+        f = (f / 2).next_multiple_of(256);
+    }
+    let pair = bytes(f);
+    let pairs = (effort.weights / pair).clamp(1, 64);
     let mut layers = Vec::with_capacity(2 * pairs);
     for _ in 0..pairs {
         for (rows, cols) in [(f, c), (c, f)] {
@@ -73,10 +101,10 @@ pub async fn measure(
         Ok((r, x))
     };
     let overhead = submit + launch * layers.len() as f64;
-    let one = seconds(device, &work(1)?, clock).await? - overhead;
-    let all = seconds(device, &work(TOKENS)?, clock).await? - overhead;
+    let one = seconds(device, &work(1)?, effort, clock).await? - overhead;
+    let all = seconds(device, &work(effort.tokens)?, effort, clock).await? - overhead;
     let bytes = (pairs * pair) as f64;
-    let flops = (pairs * TOKENS * 4 * c * f) as f64;
+    let flops = (pairs * effort.tokens * 4 * c * f) as f64;
     let positive = |x: f64, what: &str| match x > 0.0 {
         true => Ok(x),
         false => Err(Error::Device {
@@ -93,6 +121,7 @@ pub async fn measure(
         memory: None,
         launch,
         submit,
+        limits: Some(device.limits().clone()),
         source: format!("measured, products with {dtype}"),
     })
 }
@@ -178,6 +207,7 @@ async fn adds(device: &dyn Device, count: usize) -> Result<(Recording, Tensor)> 
 async fn seconds(
     device: &dyn Device,
     (recording, result): &(Recording, Tensor),
+    effort: Effort,
     clock: &dyn Fn() -> f64,
 ) -> Result<f64> {
     let prepared = device.prepare(recording).await?;
@@ -185,7 +215,7 @@ async fn seconds(
     let buffer = buffer.ok_or_else(|| Error::Invalid("a result was not kept".into()))?;
     let (mut runs, mut shortest) = (0, f64::INFINITY);
     let begin = clock();
-    while runs < LEAST.1 || clock() - begin < LEAST.0 {
+    while runs < effort.runs || clock() - begin < effort.seconds {
         let start = clock();
         device.run(&prepared)?;
         device.read(&buffer, 0, 4).await?;

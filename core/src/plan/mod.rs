@@ -11,6 +11,7 @@
 mod cost;
 mod devices;
 mod dry;
+mod fit;
 mod layout;
 mod links;
 mod measure;
@@ -28,6 +29,7 @@ mod trace;
 use serde::Serialize;
 
 use crate::comm::Placement;
+use crate::device::Limits;
 use crate::kv_cache::KvDType;
 use crate::recording::Recording;
 use crate::session::ShardInfo;
@@ -37,9 +39,10 @@ use crate::{Error, Result};
 pub use cost::{Cost, When, cost};
 pub use devices::{DeviceSpec, Peak};
 pub use dry::{Dry, Memory, PlanDevice, Sizes, dry_run};
+pub use fit::{Fit, Speed, fit};
 pub use layout::Layout;
 pub use links::{LINKS, Link, messages};
-pub use measure::{Copied, copy_bandwidth, measure};
+pub use measure::{Copied, Effort, copy_bandwidth, measure};
 pub use moe::Experts;
 pub use needs::{Needs, decode_needs, prefill_needs};
 pub use phase::{Phase, Sending, Steps};
@@ -149,6 +152,10 @@ impl Request<'_> {
         self.prompt.clamp(1, CHUNK)
     }
 
+    fn limits(&self) -> Option<&Limits> {
+        self.device.limits.as_ref()
+    }
+
     fn check(&self) -> Result<()> {
         let max = self.files.config.max_position_embeddings;
         if self.prompt == 0 || self.batch == 0 || self.prompt >= self.context {
@@ -181,10 +188,15 @@ impl Request<'_> {
         for rank in first {
             let placement = layout.placement(rank)?;
             let place = || vec![placement.clone()];
-            let mut dry = dry_run(self.files, place(), self.sizes(self.chunk())).await?;
+            let mut dry =
+                dry_run(self.files, place(), self.sizes(self.chunk()), self.limits()).await?;
             let mut several = match self.batch {
                 1 => None,
-                n => Some(dry_run(self.files, place(), self.sizes(n)).await?.prefill),
+                n => Some(
+                    dry_run(self.files, place(), self.sizes(n), self.limits())
+                        .await?
+                        .prefill,
+                ),
             };
             if let Some(experts) = self.experts {
                 let share = self.share(layout, &dry, experts)?;
@@ -371,7 +383,7 @@ impl Request<'_> {
         let ranks: Result<Vec<_>> = (0..mesh.world_size())
             .map(|r| layout.placement(r))
             .collect();
-        dry_run(self.files, ranks?, self.sizes(self.chunk())).await
+        dry_run(self.files, ranks?, self.sizes(self.chunk()), self.limits()).await
     }
 
     /// The largest number `n` for which memory that grows in proportion to it fits every device; it is

@@ -64,7 +64,7 @@ pub async fn prefill_needs(files: &ModelFiles, kv: KvDType, tokens: usize) -> Re
         kv,
         chunk: tokens,
     };
-    let dry = dry_run(files, vec![Placement::alone()], sizes).await?;
+    let dry = dry_run(files, vec![Placement::alone()], sizes, None).await?;
     Ok(Needs::of(&dry.prefill, 0))
 }
 
@@ -84,7 +84,7 @@ pub async fn decode_needs(
         kv,
         chunk: 1,
     };
-    let dry = dry_run(files, vec![Placement::alone()], sizes).await?;
+    let dry = dry_run(files, vec![Placement::alone()], sizes, None).await?;
     let mut sum = Needs::default();
     for position in past..past + tokens {
         let needs = Needs::of(&dry.decode, position);

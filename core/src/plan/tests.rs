@@ -94,7 +94,7 @@ fn ranks_of_one_kind_hold_and_do_the_same() {
         };
         let work = |rank: usize| {
             let ranks = vec![layout.placement(rank).unwrap()];
-            let dry = pollster::block_on(dry_run(&files, ranks, sizes)).unwrap();
+            let dry = pollster::block_on(dry_run(&files, ranks, sizes, None)).unwrap();
             let sums = [&dry.decode, &dry.prefill].map(|recording| {
                 let mut sum = Cost::default();
                 let when = When {
@@ -127,7 +127,7 @@ fn a_plan_sends_what_a_world_counts() {
         request.prompt = 10;
         let plan = pollster::block_on(request.plan()).unwrap();
         let counted = |tokens: usize| {
-            let device: Rc<dyn Device> = Rc::new(PlanDevice::new(&files));
+            let device: Rc<dyn Device> = Rc::new(PlanDevice::new(&files, None));
             let ranks = (0..tp * pp)
                 .map(|rank| (request.layout.placement(rank).unwrap(), Rc::clone(&device)));
             let world = World::new(ranks.collect(), Rc::new(LocalComm)).unwrap();

@@ -181,6 +181,16 @@ impl ModelFiles {
         self.tensors().map(|t| t.bytes).sum()
     }
 
+    /// The element type that most bytes of weights have.
+    pub fn main_dtype(&self) -> DType {
+        let bytes = |dtype: &DType| -> u64 {
+            let of = self.tensors().filter(|t| t.dtype == *dtype);
+            of.map(|t| t.bytes).sum()
+        };
+        let most = DType::WEIGHTS.iter().copied().max_by_key(bytes);
+        most.unwrap_or(DType::F32)
+    }
+
     /// Is there a tensor of this name?
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

@@ -71,7 +71,7 @@ fn shards(files: &ModelFiles, shares: &Shares) -> anyhow::Result<Vec<ShardInfo>>
         chunk: 1,
     };
     let ranks = ranks.collect::<shardlight::Result<_>>()?;
-    Ok(pollster::block_on(plan::dry_run(files, ranks, sizes))?.shards)
+    Ok(pollster::block_on(plan::dry_run(files, ranks, sizes, None))?.shards)
 }
 
 /// Bytes that other ranks hold too: of its tensor-parallel group, and of the other end of the pipeline where both

@@ -36,7 +36,7 @@ pub fn run(args: &Plan, ui: Ui) -> anyhow::Result<()> {
         .map_or(files.config.max_position_embeddings.min(4096), |tokens| {
             tokens as usize
         });
-    let dtype = main_type(&files);
+    let dtype = files.main_dtype();
     let mut request = Request {
         files: &files,
         experts: shape.and_then(|shape| shape.experts),
@@ -72,15 +72,6 @@ fn files(args: &Plan, ui: Ui) -> anyhow::Result<ModelFiles> {
 }
 
 /// The element type that most bytes have.
-fn main_type(files: &ModelFiles) -> DType {
-    let bytes = |dtype: &DType| -> u64 {
-        let of = files.tensors().filter(|t| t.dtype == *dtype);
-        of.map(|t| t.bytes).sum()
-    };
-    let most = DType::WEIGHTS.iter().copied().max_by_key(bytes);
-    most.unwrap_or(DType::F32)
-}
-
 fn layout(args: &Plan) -> anyhow::Result<Layout> {
     let mesh = args.shares.mesh();
     let split = match &args.shares.split {
@@ -122,7 +113,13 @@ fn device(args: &Plan, files: &ModelFiles, dtype: DType) -> anyhow::Result<Devic
     let device = pollster::block_on(device::open(&choice))?;
     let begin = Instant::now();
     let clock = || begin.elapsed().as_secs_f64();
-    let measured = plan::measure(device.as_ref(), &files.config, dtype, &clock);
+    let measured = plan::measure(
+        device.as_ref(),
+        &files.config,
+        dtype,
+        plan::Effort::THOROUGH,
+        &clock,
+    );
     Ok(pollster::block_on(measured)?)
 }
 
