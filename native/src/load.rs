@@ -268,7 +268,7 @@ pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyho
                 communicator,
                 gather: &job::all_gather_f64,
             };
-            pollster::block_on(sharding.open_rank(here, &clock))?
+            pollster::block_on(sharding.open_rank(here, &clock, &|device| device))?
         }
         None => pollster::block_on(sharding.open(replica, &clock, &|device| device))?,
     };

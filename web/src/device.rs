@@ -1,5 +1,6 @@
 //! The CPU device in a browser computes on the one thread there is: it has to give way now and then.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -9,15 +10,33 @@ use shardlight::recording::Recording;
 use shardlight::weights::MappedBytes;
 use shardlight::weights::source::LocalFuture;
 
-use crate::browser::turn;
+use crate::browser;
 
-/// A device that lets the event loop run before each read and flush: once or twice a token.
-struct Yielding(Rc<dyn Device>);
+/// Computes at most this long, in milliseconds, before the event loop runs.
+const TURN: f64 = 4.0;
+
+/// A device that lets the event loop run before a read or flush, where the last time is long ago.
+struct Yielding {
+    device: Rc<dyn Device>,
+    last: Cell<f64>,
+}
+
+impl Yielding {
+    async fn turn(&self) {
+        if browser::milliseconds() - self.last.get() > TURN {
+            browser::turn().await;
+            self.last.set(browser::milliseconds());
+        }
+    }
+}
 
 /// WebGPU's own read-backs already wait for the event loop; the CPU device is made to.
 pub fn yielding(device: Rc<dyn Device>) -> Rc<dyn Device> {
     if device.info().kind == DeviceKind::Cpu {
-        Rc::new(Yielding(device))
+        Rc::new(Yielding {
+            device,
+            last: Cell::new(browser::milliseconds()),
+        })
     } else {
         device
     }
@@ -25,29 +44,29 @@ pub fn yielding(device: Rc<dyn Device>) -> Rc<dyn Device> {
 
 impl Device for Yielding {
     fn info(&self) -> &DeviceInfo {
-        self.0.info()
+        self.device.info()
     }
 
     fn limits(&self) -> &Limits {
-        self.0.limits()
+        self.device.limits()
     }
 
     fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
-        self.0.alloc(bytes, label)
+        self.device.alloc(bytes, label)
     }
 
     fn import(&self, bytes: &MappedBytes, range: Range<u64>) -> Option<Buffer> {
-        self.0.import(bytes, range)
+        self.device.import(bytes, range)
     }
 
     fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.0.write(buffer, offset, bytes)
+        self.device.write(buffer, offset, bytes)
     }
 
     fn flush(&self) -> LocalFuture<'_, Result<()>> {
         Box::pin(async {
-            turn().await;
-            self.0.flush().await
+            self.turn().await;
+            self.device.flush().await
         })
     }
 
@@ -58,16 +77,16 @@ impl Device for Yielding {
         bytes: u64,
     ) -> LocalFuture<'a, Result<Vec<u8>>> {
         Box::pin(async move {
-            turn().await;
-            self.0.read(buffer, offset, bytes).await
+            self.turn().await;
+            self.device.read(buffer, offset, bytes).await
         })
     }
 
     fn prepare<'a>(&'a self, recording: &'a Recording) -> LocalFuture<'a, Result<Prepared>> {
-        self.0.prepare(recording)
+        self.device.prepare(recording)
     }
 
     fn run_segment(&self, prepared: &Prepared, segment: usize) -> Result<()> {
-        self.0.run_segment(prepared, segment)
+        self.device.run_segment(prepared, segment)
     }
 }

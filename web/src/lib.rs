@@ -11,14 +11,16 @@ mod op;
 mod options;
 mod shards;
 mod source;
+mod threads;
 
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use js_sys::{Float32Array, Function};
 use serde::Serialize;
 use shardlight::chat::{Message, Options};
-use shardlight::comm::Opened;
+use shardlight::comm::{Opened, Process};
 use shardlight::session::{Event, ExpertStatistics, Phase, Session};
 use shardlight::tokenizer::Tokenizer;
 use shardlight::weights::ModelFiles;
@@ -29,6 +31,7 @@ use error::Failure;
 use experts::{ExpertCache, Statistics};
 use options::{Device, Generate, Load, Prompt, from_js, options_from_js, to_js};
 use shards::{Shard, counted};
+use threads::Thread;
 
 /// Makes a panic (a bug of ours) an error that says what and where; without this it is a trap, `unreachable`.
 #[wasm_bindgen(start)]
@@ -65,6 +68,8 @@ pub async fn devices() -> Result<JsValue, Failure> {
 /// `expertStatistics` (count how often each expert is chosen), and for shards `tp`, `pp`, `ep`, `sequenceParallel`,
 /// `devices` (names, given to the ranks in turn) and `split` (`even`, `auto`
 /// or a share for each rank).
+/// `thread` makes this one of several ranks (`options.tp` of them) that each have a Worker and share memory; all are
+/// asked the same then.
 /// `on_progress(phase, done, total)` is told how far `upload` (bytes) and `compile` are; it returns `true` to stop.
 ///
 /// # Errors
@@ -75,6 +80,7 @@ pub async fn load(
     source: JsValue,
     options: JsValue,
     on_progress: Option<Function>,
+    thread: Option<Thread>,
 ) -> Result<WebSession, Failure> {
     let options: Load = options_from_js(&options)?;
     let sharding = options.sharding()?;
@@ -82,7 +88,27 @@ pub async fn load(
     let files = ModelFiles::open(source::sources(&source).await?).await?;
     let name = files.name().to_string();
     let seconds = || browser::milliseconds() / 1e3;
-    let Opened { world, no_gpu } = sharding.open(0, &seconds, &device::yielding).await?;
+    let Opened { world, no_gpu } = match &thread {
+        None => sharding.open(0, &seconds, &device::yielding).await?,
+        Some(thread) => {
+            let (rank, ranks) = thread.place();
+            if sharding.mesh.world_size() != ranks {
+                let reason = format!(
+                    "{} on {ranks} threads: threads are tensor-parallel ranks",
+                    sharding.mesh
+                );
+                return Err(Error::Invalid(reason).into());
+            }
+            let here = Process {
+                rank,
+                communicator: Rc::new(thread.clone()),
+                gather: &|number| thread.gather(number),
+            };
+            sharding
+                .open_rank(here, &seconds, &device::yielding)
+                .await?
+        }
+    };
     let session = options.session();
     let mut thrown = None;
     let loaded = Session::load(files, world, session, &mut |progress| {
@@ -107,6 +133,7 @@ pub async fn load(
         statistics: RefCell::new(statistics),
         name,
         no_gpu,
+        thread,
         load_ms: browser::milliseconds() - begin,
     })
 }
@@ -121,6 +148,8 @@ pub struct WebSession {
     statistics: RefCell<Option<ExpertStatistics>>,
     name: String,
     no_gpu: Option<String>,
+    /// What joins it to the other ranks, if each has a Worker.
+    thread: Option<Thread>,
     load_ms: f64,
 }
 
@@ -167,11 +196,17 @@ impl WebSession {
             ..Timings::default()
         };
         let begin = browser::milliseconds();
-        let (mut thrown, mut last, mut prompt_tokens) = (None, begin, 0);
+        let (mut thrown, mut lost) = (None, None);
+        let (mut last, mut prompt_tokens) = (begin, 0);
         let generated = session
             .generate(&tokens, &options.options(), &mut |event| {
-                if self.cancelled.get() {
-                    return ControlFlow::Break(());
+                match self.ends() {
+                    Ok(false) => {}
+                    Ok(true) => return ControlFlow::Break(()),
+                    Err(e) => {
+                        lost = Some(e);
+                        return ControlFlow::Break(());
+                    }
                 }
                 match event {
                     Event::Experts(statistics) => {
@@ -200,6 +235,9 @@ impl WebSession {
             })
             .await;
         fail(thrown)?;
+        if let Some(error) = lost {
+            return Err(error.into());
+        }
         let generated = generated?;
         // The first token comes out of the prefill.
         timings.decode_tokens = generated.tokens.len().saturating_sub(1);
@@ -323,6 +361,15 @@ impl WebSession {
                 chat: session.template().is_some(),
             })
         })
+    }
+
+    /// Was the answer cancelled? Ranks in Workers of their own do what the first one was told.
+    fn ends(&self) -> Result<bool> {
+        let cancelled = self.cancelled.get();
+        match &self.thread {
+            Some(thread) => thread.first(cancelled),
+            None => Ok(cancelled),
+        }
     }
 
     /// After a session has computed.

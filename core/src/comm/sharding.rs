@@ -129,10 +129,16 @@ impl Sharding {
     /// # Errors
     ///
     /// As [`Sharding::open`]. Ranks that are not the same number as processes are for the caller to refuse.
-    pub async fn open_rank(&self, here: Process<'_>, clock: &dyn Fn() -> f64) -> Result<Opened> {
+    pub async fn open_rank(
+        &self,
+        here: Process<'_>,
+        clock: &dyn Fn() -> f64,
+        wrap: &dyn Fn(Rc<dyn Device>) -> Rc<dyn Device>,
+    ) -> Result<Opened> {
         let choices = self.choices()?;
         let choice = &choices[here.rank % choices.len()];
         let (device, no_gpu) = device::open_with_reason(choice).await?;
+        let device = wrap(device);
         let split = match &self.split {
             SplitChoice::Auto => {
                 let mut speeds = (here.gather)(speed(device.as_ref(), clock).await?);
