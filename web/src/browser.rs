@@ -34,17 +34,20 @@ pub fn reason(thrown: &JsValue) -> String {
 ///
 /// A message to oneself, because timers are held back for 4 ms once they are nested.
 pub async fn turn() {
+    // A channel always exists where modules and workers do; without one there is nobody to yield to.
+    let Ok(channel) = MessageChannel::new() else {
+        return;
+    };
+    let port = channel.port1();
     let promise = Promise::new(&mut |resolve, _| {
-        // A channel always exists where modules and workers do; without one there is nobody to yield to.
-        match MessageChannel::new().and_then(|channel| {
-            channel.port1().set_onmessage(Some(&resolve));
-            channel.port2().post_message(&JsValue::NULL)
-        }) {
-            Ok(()) => {}
-            Err(_) => drop(resolve.call0(&JsValue::NULL)),
+        port.set_onmessage(Some(&resolve));
+        if channel.port2().post_message(&JsValue::NULL).is_err() {
+            drop(resolve.call0(&JsValue::NULL));
         }
     });
     drop(JsFuture::from(promise).await);
+    // Node does not end while one is open.
+    port.close();
 }
 
 /// The time where the user is.

@@ -1,4 +1,4 @@
-// Rust to wasm, its JavaScript glue, wasm-opt, and Vite: all that `npm run build` does.
+// Rust to wasm, its JavaScript glue, wasm-opt, the package, and the page by Vite: all that `npm run build` does.
 
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
@@ -51,6 +51,7 @@ run(process.execPath, [opt, wasm, "-o", small, "--strip-debug", "--strip-produce
 const raw = statSync(built).size;
 renameSync(small, wasm);
 
+run(process.execPath, [join(www, "scripts", "package.mjs")], www);
 run(process.execPath, [join(www, "node_modules", "vite", "bin", "vite.js"), "build"], www);
 const brotli = brotliCompressSync(readFileSync(wasm)).length;
 console.log(`wasm: ${raw} bytes raw, ${statSync(wasm).size} after wasm-opt, ${brotli} brotli`);

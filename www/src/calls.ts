@@ -1,44 +1,36 @@
-// The Worker as the page sees it: requests, and what it tells.
+// Requests, and what comes of them.
 
 import { type ErrorCode, ShardlightError } from "./errors.ts";
 import type { Reply, Request } from "./protocol.ts";
 
-export function startWorker(): Worker {
-  return new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-}
-
-export function listen(worker: Worker, heard: (reply: Reply) => void): void {
-  worker.onmessage = (event: MessageEvent<Reply>) => heard(event.data);
-  // What wasm throws where nobody waits comes without its code.
-  worker.onerror = ({ message }) => {
-    if (message) heard({ type: "error", code: "internal", message });
-    else heard({ type: "error", code: "worker", message: "the worker could not start" });
-  };
+/** Where requests are handled: a Worker, or this thread. */
+export interface Thread {
+  send(request: Request): void;
+  /** Who is told from now on. */
+  listen(heard: (reply: Reply) => void): void;
+  /** Frees what is open there; nobody is told any more. */
+  terminate(): void;
 }
 
 export function failure({ code, message }: { code: ErrorCode; message: string }): ShardlightError {
   return new ShardlightError(code, message);
 }
 
-export function send(worker: Worker, request: Request): void {
-  worker.postMessage(request);
-}
-
-/** Requests that a Worker answers one by one, each under its id. */
+/** Requests that a thread answers one by one, each under its id. */
 export class Calls {
-  readonly #worker: Worker;
+  readonly #thread: Thread;
   readonly #waiting = new Map<number, { resolve: (result: never) => void; reject: (error: unknown) => void }>();
   #last = 0;
 
-  constructor(worker: Worker) {
-    this.#worker = worker;
+  constructor(thread: Thread) {
+    this.#thread = thread;
   }
 
   ask<T>(request: (id: number) => Request): Promise<T> {
     return new Promise((resolve, reject) => {
       const id = ++this.#last;
       this.#waiting.set(id, { resolve, reject });
-      send(this.#worker, request(id));
+      this.#thread.send(request(id));
     });
   }
 

@@ -1,38 +1,43 @@
 // The package: what a program imports.
 
-import { Calls, failure, listen, send, startWorker } from "./calls.ts";
+import { Calls, failure } from "./calls.ts";
 import { Model } from "./model.ts";
+import { place } from "./places.ts";
 import type { CheckOptions, Fit, Loaded, LoadOptions, Source } from "./protocol.ts";
+import { startThread, type ThreadOptions } from "./start.ts";
 
 export { ShardlightError, type ErrorCode } from "./errors.ts";
 export { Generation } from "./generation.ts";
 export { Model } from "./model.ts";
-export { Runtime } from "./runtime.ts";
+export { Runtime, type OpenOptions } from "./runtime.ts";
+export type { ThreadOptions, WasmSource } from "./start.ts";
 export type * from "./openai.ts";
 export type * from "./protocol.ts";
 
 /**
- * Starts a Worker and puts a model onto a device; aborting `signal` ends both. With `tp` or `pp` it is shared among
+ * Starts a Worker (or with `inline` uses the caller's thread) and puts a model onto a device; aborting `signal` ends both. With `tp` or `pp` it is shared among
  * ranks, such as `load(url, { tp: 2, devices: ["gpu", "cpu"], split: "auto" })`.
  */
-async function load(source: Source, { onProgress, signal, ...options }: LoadOptions = {}): Promise<Model> {
-  signal?.throwIfAborted();
-  const worker = startWorker();
+async function load(
+  source: Source,
+  { onProgress, signal, wasm, worker, inline, ...options }: LoadOptions = {},
+): Promise<Model> {
+  const thread = await startThread({ wasm, worker, inline }, signal);
   let abort = () => {};
   try {
     const loaded = await new Promise<Loaded>((resolve, reject) => {
       abort = () => reject(signal?.reason);
       signal?.addEventListener("abort", abort);
-      listen(worker, (reply) => {
+      thread.listen((reply) => {
         if (reply.type === "progress") onProgress?.(reply.progress);
         else if (reply.type === "loaded") resolve(reply.loaded);
         else if (reply.type === "error") reject(failure(reply));
       });
-      send(worker, { type: "load", source, options });
+      thread.send({ type: "load", source: place(source), options });
     });
-    return new Model(worker, loaded);
+    return new Model(thread, loaded);
   } catch (error) {
-    worker.terminate();
+    thread.terminate();
     throw error;
   } finally {
     signal?.removeEventListener("abort", abort);
@@ -43,19 +48,21 @@ async function load(source: Source, { onProgress, signal, ...options }: LoadOpti
  * How a model would fit this machine: its headers are read, nothing is downloaded, and the device is measured for half a
  * second. Fails as `load` would for what is no model, or one that no device can run.
  */
-async function check(source: Source, { signal, ...options }: CheckOptions & { signal?: AbortSignal } = {}): Promise<Fit> {
-  signal?.throwIfAborted();
-  const worker = startWorker();
-  const calls = new Calls(worker);
+async function check(
+  source: Source,
+  { signal, wasm, worker, inline, ...options }: CheckOptions & ThreadOptions & { signal?: AbortSignal } = {},
+): Promise<Fit> {
+  const thread = await startThread({ wasm, worker, inline }, signal);
+  const calls = new Calls(thread);
   const abort = () => calls.failAll(signal?.reason);
   signal?.addEventListener("abort", abort);
-  listen(worker, (reply) => calls.hear(reply));
+  thread.listen((reply) => calls.hear(reply));
   try {
     const { device, contextLength, kv } = options;
-    return await calls.ask((id) => ({ type: "check", id, source, options: { device, contextLength, kv } }));
+    return await calls.ask((id) => ({ type: "check", id, source: place(source), options: { device, contextLength, kv } }));
   } finally {
     signal?.removeEventListener("abort", abort);
-    worker.terminate();
+    thread.terminate();
   }
 }
 

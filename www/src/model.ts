@@ -1,6 +1,6 @@
-// A model in a Worker of its own.
+// A model in a Worker of its own, or on the caller's thread.
 
-import { Calls, failure, listen, send } from "./calls.ts";
+import { Calls, failure, type Thread } from "./calls.ts";
 import { ShardlightError } from "./errors.ts";
 import { Generation } from "./generation.ts";
 import { Completions } from "./openai.ts";
@@ -12,20 +12,20 @@ export class Model {
   readonly loaded: Loaded;
   /** As OpenAI's client has it: `chat.completions.create({ messages, stream: true })`. */
   readonly chat: { readonly completions: Completions };
-  readonly #worker: Worker;
+  readonly #thread: Thread;
   readonly #calls: Calls;
   #heard: (reply: Reply) => void = () => {};
   #answering = false;
 
-  /** A Worker in which a model was loaded; `Shardlight.load` makes both. */
-  constructor(worker: Worker, loaded: Loaded) {
-    this.#worker = worker;
-    this.#calls = new Calls(worker);
+  /** A thread on which a model was loaded; `Shardlight.load` makes both. @internal */
+  constructor(thread: Thread, loaded: Loaded) {
+    this.#thread = thread;
+    this.#calls = new Calls(thread);
     this.loaded = loaded;
     this.chat = {
       completions: new Completions(loaded.info.model, (messages, options) => this.generate(messages, options)),
     };
-    listen(worker, (reply) => this.#hear(reply));
+    thread.listen((reply) => this.#hear(reply));
   }
 
   /**
@@ -57,7 +57,7 @@ export class Model {
           else if (reply.type === "answer") resolve(reply.answer);
           else if (reply.type === "error") reject(failure(reply));
         };
-        send(this.#worker, { type: "generate", prompt, options });
+        this.#thread.send({ type: "generate", prompt, options });
       });
       signal?.throwIfAborted();
       return answer;
@@ -69,12 +69,12 @@ export class Model {
 
   /** Ends the answer that is being written: `generate` gives what there is. */
   cancel(): void {
-    send(this.#worker, { type: "cancel" });
+    this.#thread.send({ type: "cancel" });
   }
 
   /** Forgets the conversation. */
   reset(): void {
-    send(this.#worker, { type: "reset" });
+    this.#thread.send({ type: "reset" });
   }
 
   /** What each rank holds. */
@@ -109,7 +109,7 @@ export class Model {
 
   /** Frees the model and its device; what still runs fails. */
   close(): void {
-    this.#worker.terminate();
+    this.#thread.terminate();
     this.#hear({ type: "error", code: "closed", message: "the model was closed" });
   }
 

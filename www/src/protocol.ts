@@ -1,11 +1,12 @@
 // What the page and the worker say to each other, and the shapes of what `web/` takes and gives.
 
 import type { ErrorCode } from "./errors.ts";
+import type { ThreadOptions } from "./start.ts";
 
 /** `"builtin:tiny"`, `"builtin:tiny-moe"`, `"opfs:NAME"`, an address, a file, bytes, or the files of a model folder. */
 export type Source = string | Blob | ArrayBuffer | Uint8Array | (string | Blob)[];
 
-export interface LoadOptions {
+export interface LoadOptions extends ThreadOptions {
   /** Told how far loading is. */
   onProgress?: (progress: Progress) => void;
   /** Aborting it ends loading: what awaits it gets the signal's reason. */
@@ -288,11 +289,12 @@ export interface MlpSize {
 }
 
 export type Request =
+  | { type: "init"; module: WebAssembly.Module }
   | { type: "open"; device: LoadOptions["device"] }
   | { type: "op"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting> }
   | { type: "time"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting>; runs: number }
   | { type: "mlps"; id: number; channels: number }
-  | { type: "load"; source: Source; options: Omit<LoadOptions, "onProgress" | "signal"> }
+  | { type: "load"; source: Source; options: Omit<LoadOptions, "onProgress" | "signal" | keyof ThreadOptions> }
   | { type: "check"; id: number; source: Source; options: CheckOptions }
   | { type: "shards"; id: number }
   | { type: "traffic"; id: number }
@@ -308,6 +310,7 @@ export type Request =
 export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Fit | string | Float32Array;
 
 export type Reply =
+  | { type: "ready" }
   | { type: "opened"; device: Device; ops: Op[] }
   | { type: "result"; id: number; result: Result }
   | { type: "failed"; id: number; code: ErrorCode; message: string }

@@ -1,8 +1,15 @@
 // Operators in a Worker of their own.
 
-import { Calls, failure, listen, send, startWorker } from "./calls.ts";
+import { Calls, failure, type Thread } from "./calls.ts";
 import { ShardlightError } from "./errors.ts";
 import type { Device, Input, LoadOptions, MlpSize, Op, Setting, Tensor } from "./protocol.ts";
+import { startThread, type ThreadOptions } from "./start.ts";
+
+/** Where operators shall run. */
+export interface OpenOptions extends ThreadOptions {
+  /** As `Shardlight.load` takes it. */
+  device?: LoadOptions["device"];
+}
 
 /** A device that runs operators: every kernel and layer by name. */
 export class Runtime {
@@ -10,30 +17,30 @@ export class Runtime {
   readonly device: Device;
   /** Every operator with its inputs, settings and outputs. */
   readonly ops: Op[];
-  readonly #worker: Worker;
+  readonly #thread: Thread;
   readonly #calls: Calls;
 
-  private constructor(worker: Worker, device: Device, ops: Op[]) {
-    this.#worker = worker;
-    this.#calls = new Calls(worker);
+  private constructor(thread: Thread, device: Device, ops: Op[]) {
+    this.#thread = thread;
+    this.#calls = new Calls(thread);
     this.device = device;
     this.ops = ops;
-    listen(worker, (reply) => this.#calls.hear(reply));
+    thread.listen((reply) => this.#calls.hear(reply));
   }
 
   /** Starts a Worker and opens a device in it. */
-  static async open(options: { device?: LoadOptions["device"] } = {}): Promise<Runtime> {
-    const worker = startWorker();
+  static async open({ device, ...where }: OpenOptions = {}): Promise<Runtime> {
+    const thread = await startThread(where);
     try {
       return await new Promise((resolve, reject) => {
-        listen(worker, (reply) => {
-          if (reply.type === "opened") resolve(new Runtime(worker, reply.device, reply.ops));
+        thread.listen((reply) => {
+          if (reply.type === "opened") resolve(new Runtime(thread, reply.device, reply.ops));
           else if (reply.type === "error") reject(failure(reply));
         });
-        send(worker, { type: "open", device: options.device });
+        thread.send({ type: "open", device });
       });
     } catch (error) {
-      worker.terminate();
+      thread.terminate();
       throw error;
     }
   }
@@ -55,7 +62,7 @@ export class Runtime {
 
   /** Frees the device; what still runs fails. */
   close(): void {
-    this.#worker.terminate();
+    this.#thread.terminate();
     this.#calls.failAll(new ShardlightError("closed", "the runtime was closed"));
   }
 }

@@ -1,0 +1,182 @@
+// Handles requests: in a Worker (thread.ts), so that the page never freezes, or in the caller's own thread.
+
+import init, { check, devices, load, mlps, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
+import type { ErrorCode } from "./errors.ts";
+import type { Adapter, Answer, Device, Fit, Info, MlpSize, Op, Progress, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
+
+/** Progress is told at most this often, in milliseconds. */
+const PROGRESS_EVERY = 50;
+/** And statistics with a token. */
+const STATS_EVERY = 100;
+
+/** What is open, and who is told. */
+interface Engine {
+  readonly reply: (message: Reply) => void;
+  /** wasm's memory, once it runs. */
+  memory?: WebAssembly.Memory;
+  session?: WebSession;
+  runtime?: WebRuntime;
+  /** Requests that are being handled. */
+  running: number;
+  closed: boolean;
+}
+
+/** What takes requests; `reply` is told all that comes of them. */
+export function engine(reply: (message: Reply) => void) {
+  const engine: Engine = { reply: (message) => engine.closed || reply(message), running: 0, closed: false };
+  const fail = (error: unknown) => engine.reply({ type: "error", ...told(error) });
+  const receive = async (request: Request): Promise<void> => {
+    engine.running += 1;
+    await handle(engine, request).catch(fail);
+    engine.running -= 1;
+    if (engine.closed) free(engine);
+  };
+  /** Frees what is open, once nothing uses it. */
+  const close = () => {
+    engine.closed = true;
+    engine.session?.cancel();
+    free(engine);
+  };
+  return { receive, fail, close };
+}
+
+function free(engine: Engine): void {
+  if (engine.running > 0) return;
+  engine.session?.free();
+  engine.runtime?.free();
+  engine.session = engine.runtime = undefined;
+}
+
+async function adapter(): Promise<Adapter | null> {
+  const found = await globalThis.navigator?.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!found) return null;
+  const { vendor, architecture, description, isFallbackAdapter } = found.info;
+  return { vendor, architecture, description, fallback: isFallbackAdapter };
+}
+
+/** A function that hears of every step and tells of few; what it returns says whether to stop. */
+function teller(engine: Engine): (phase: Progress["phase"], done: number, total: number) => boolean {
+  let [lastPhase, lastTime] = ["", 0];
+  return (phase, done, total) => {
+    const now = performance.now();
+    if (phase === lastPhase && done < total && now - lastTime < PROGRESS_EVERY) return engine.closed;
+    [lastPhase, lastTime] = [phase, now];
+    engine.reply({ type: "progress", progress: { phase, done, total } });
+    return engine.closed;
+  };
+}
+
+/** Bytes of memory that a GPU has at most: what the machine has. Browsers tell no more than 8 GiB, which then says nothing. */
+function gpuMemory(): number | undefined {
+  const { deviceMemory } = (globalThis.navigator ?? {}) as { deviceMemory?: number };
+  return deviceMemory !== undefined && deviceMemory < 8 ? deviceMemory * 2 ** 30 : undefined;
+}
+
+type Call = Extract<Request, { id: number }>;
+
+function opened<T>(what: T | undefined, missing: string): T {
+  if (!what) throw new Error(missing);
+  return what;
+}
+
+const theModel = ({ session }: Engine) => opened(session, "no model is loaded");
+const theRuntime = ({ runtime }: Engine) => opened(runtime, "no device is open");
+
+async function compute(engine: Engine, request: Call): Promise<Result> {
+  switch (request.type) {
+    case "op":
+      return (await theRuntime(engine).op(request.name, request.inputs, request.settings)) as Record<string, Tensor>;
+    case "time":
+      return [...(await theRuntime(engine).time(request.name, request.inputs, request.settings, request.runs))];
+    case "mlps":
+      return mlps(request.channels) as MlpSize[];
+    case "check":
+      return (await check(request.source, request.options, gpuMemory())) as Fit;
+    case "shards":
+      return theModel(engine).shards() as Shard[];
+    case "traffic":
+      return theModel(engine).traffic() as Traffic;
+    case "stats":
+      return theModel(engine).stats() as Stats;
+    case "tokenize":
+      return [...theModel(engine).tokenize(request.text)];
+    case "detokenize":
+      return theModel(engine).detokenize(Uint32Array.from(request.tokens));
+    case "logits":
+      return await theModel(engine).logits(Uint32Array.from(request.tokens));
+  }
+}
+
+async function handle(engine: Engine, request: Request): Promise<void> {
+  const { reply } = engine;
+  switch (request.type) {
+    case "init":
+      engine.memory = (await init({ module_or_path: request.module })).memory;
+      reply({ type: "ready" });
+      return;
+    case "load": {
+      const session = await load(request.source, request.options, teller(engine));
+      engine.session = session;
+      const info = session.info() as Info;
+      reply({
+        type: "loaded",
+        loaded: {
+          info,
+          devices: (await devices()) as Device[],
+          adapter: await adapter(),
+          wasmBytes: engine.memory!.buffer.byteLength,
+        },
+      });
+      return;
+    }
+    case "open": {
+      const runtime = await open({ device: request.device });
+      engine.runtime = runtime;
+      reply({ type: "opened", device: runtime.info() as Device, ops: ops() as Op[] });
+      return;
+    }
+    case "op":
+    case "time":
+    case "mlps":
+    case "check":
+    case "shards":
+    case "traffic":
+    case "stats":
+    case "tokenize":
+    case "detokenize":
+    case "logits": {
+      const { id } = request;
+      try {
+        reply({ type: "result", id, result: await compute(engine, request) });
+      } catch (error) {
+        reply({ type: "failed", id, ...told(error) });
+      }
+      return;
+    }
+    case "generate": {
+      const model = theModel(engine);
+      let last = -Infinity;
+      const onToken = (text: string, id: number) => {
+        const now = performance.now();
+        const due = now - last >= STATS_EVERY;
+        if (due) last = now;
+        reply({ type: "token", piece: { text, id, ...(due && { stats: model.stats() as Stats }) } });
+      };
+      const answer = (await model.generate(request.prompt, request.options, onToken)) as Answer;
+      reply({ type: "answer", answer });
+      return;
+    }
+    case "cancel":
+      engine.session?.cancel();
+      return;
+    case "reset":
+      engine.session?.reset();
+      return;
+  }
+}
+
+/** What `web/` throws has a code; what else is thrown should not be. */
+function told(error: unknown): { code: ErrorCode; message: string } {
+  if (!(error instanceof Error)) return { code: "internal", message: String(error) };
+  return { code: (error as { code?: ErrorCode }).code ?? "internal", message: error.message };
+}
