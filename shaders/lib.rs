@@ -5,6 +5,28 @@
 //! something that kernels import.
 
 mod specialize;
+#[cfg(any(target_arch = "wasm32", test))]
+mod strip;
+
+/// The text of a file.
+#[cfg(not(target_arch = "wasm32"))]
+macro_rules! wgsl {
+    ($file:literal) => {
+        include_str!($file)
+    };
+}
+
+/// The text of a file, without what only its readers need: a page loads all of them.
+#[cfg(target_arch = "wasm32")]
+macro_rules! wgsl {
+    ($file:literal) => {{
+        const SHORT: [u8; strip::length(include_str!($file))] = strip::strip(include_str!($file));
+        match str::from_utf8(&SHORT) {
+            Ok(text) => text,
+            Err(_) => panic!("characters are never cut"),
+        }
+    }};
+}
 
 pub use specialize::{Constant, Specialization, SpecializeError, specialize};
 
@@ -13,166 +35,139 @@ pub type Source = (&'static str, &'static str);
 
 /// Every kernel, by name.
 pub const KERNELS: &[Source] = &[
-    ("activation", include_str!("activation.wgsl")),
-    (
-        "activation_backward",
-        include_str!("activation_backward.wgsl"),
-    ),
-    ("add", include_str!("add.wgsl")),
-    ("all_reduce", include_str!("all_reduce.wgsl")),
-    ("argmax", include_str!("argmax.wgsl")),
-    ("attention", include_str!("attention.wgsl")),
-    ("attention_mask", include_str!("attention_mask.wgsl")),
-    ("attention_scores", include_str!("attention_scores.wgsl")),
-    ("column_sum", include_str!("column_sum.wgsl")),
-    ("conv", include_str!("conv.wgsl")),
-    ("copy", include_str!("copy.wgsl")),
-    ("cross_entropy", include_str!("cross_entropy.wgsl")),
-    ("dequantize_linear", include_str!("dequantize_linear.wgsl")),
-    (
-        "differential_entropy",
-        include_str!("differential_entropy.wgsl"),
-    ),
-    ("dropout", include_str!("dropout.wgsl")),
-    ("embedding", include_str!("embedding.wgsl")),
-    ("exchange_combine", include_str!("exchange_combine.wgsl")),
-    ("exchange_order", include_str!("exchange_order.wgsl")),
-    ("exchange_pack", include_str!("exchange_pack.wgsl")),
-    ("exchange_rows", include_str!("exchange_rows.wgsl")),
-    ("exchange_unpack", include_str!("exchange_unpack.wgsl")),
-    ("expert_combine", include_str!("expert_combine.wgsl")),
-    ("expert_count", include_str!("expert_count.wgsl")),
-    ("expert_nest", include_str!("expert_nest.wgsl")),
-    ("expert_order", include_str!("expert_order.wgsl")),
-    ("expert_positions", include_str!("expert_positions.wgsl")),
-    ("expert_scatter", include_str!("expert_scatter.wgsl")),
-    ("gated_activation", include_str!("gated_activation.wgsl")),
+    ("activation", wgsl!("activation.wgsl")),
+    ("activation_backward", wgsl!("activation_backward.wgsl")),
+    ("add", wgsl!("add.wgsl")),
+    ("all_reduce", wgsl!("all_reduce.wgsl")),
+    ("argmax", wgsl!("argmax.wgsl")),
+    ("attention", wgsl!("attention.wgsl")),
+    ("attention_mask", wgsl!("attention_mask.wgsl")),
+    ("attention_scores", wgsl!("attention_scores.wgsl")),
+    ("column_sum", wgsl!("column_sum.wgsl")),
+    ("conv", wgsl!("conv.wgsl")),
+    ("copy", wgsl!("copy.wgsl")),
+    ("cross_entropy", wgsl!("cross_entropy.wgsl")),
+    ("dequantize_linear", wgsl!("dequantize_linear.wgsl")),
+    ("differential_entropy", wgsl!("differential_entropy.wgsl")),
+    ("dropout", wgsl!("dropout.wgsl")),
+    ("embedding", wgsl!("embedding.wgsl")),
+    ("exchange_combine", wgsl!("exchange_combine.wgsl")),
+    ("exchange_order", wgsl!("exchange_order.wgsl")),
+    ("exchange_pack", wgsl!("exchange_pack.wgsl")),
+    ("exchange_rows", wgsl!("exchange_rows.wgsl")),
+    ("exchange_unpack", wgsl!("exchange_unpack.wgsl")),
+    ("expert_combine", wgsl!("expert_combine.wgsl")),
+    ("expert_count", wgsl!("expert_count.wgsl")),
+    ("expert_nest", wgsl!("expert_nest.wgsl")),
+    ("expert_order", wgsl!("expert_order.wgsl")),
+    ("expert_positions", wgsl!("expert_positions.wgsl")),
+    ("expert_scatter", wgsl!("expert_scatter.wgsl")),
+    ("gated_activation", wgsl!("gated_activation.wgsl")),
     (
         "gated_activation_backward",
-        include_str!("gated_activation_backward.wgsl"),
+        wgsl!("gated_activation_backward.wgsl"),
     ),
-    ("gated_mlp", include_str!("gated_mlp.wgsl")),
-    ("gemm", include_str!("gemm.wgsl")),
-    (
-        "group_cross_entropy",
-        include_str!("group_cross_entropy.wgsl"),
-    ),
-    ("gru", include_str!("gru.wgsl")),
-    ("gumbel", include_str!("gumbel.wgsl")),
-    ("jitter", include_str!("jitter.wgsl")),
-    ("kv_append", include_str!("kv_append.wgsl")),
-    ("label_weight", include_str!("label_weight.wgsl")),
-    ("load_loss", include_str!("load_loss.wgsl")),
-    ("logit", include_str!("logit.wgsl")),
-    ("lstm", include_str!("lstm.wgsl")),
-    ("matmul", include_str!("matmul.wgsl")),
-    ("matmul_integer", include_str!("matmul_integer.wgsl")),
-    ("matvec", include_str!("matvec.wgsl")),
-    ("max_pool", include_str!("max_pool.wgsl")),
-    ("noisy_load", include_str!("noisy_load.wgsl")),
-    ("noisy_logits", include_str!("noisy_logits.wgsl")),
-    (
-        "noisy_top_k_backward",
-        include_str!("noisy_top_k_backward.wgsl"),
-    ),
-    ("norm", include_str!("norm.wgsl")),
-    ("norm_backward", include_str!("norm_backward.wgsl")),
-    (
-        "norm_backward_weight",
-        include_str!("norm_backward_weight.wgsl"),
-    ),
-    ("one_hot", include_str!("one_hot.wgsl")),
-    ("qkv_append", include_str!("qkv_append.wgsl")),
-    ("qkv_product", include_str!("qkv_product.wgsl")),
-    (
-        "quantize_activations",
-        include_str!("quantize_activations.wgsl"),
-    ),
-    ("quantized_dot", include_str!("quantized_dot.wgsl")),
-    ("quantized_matmul", include_str!("quantized_matmul.wgsl")),
-    ("quantized_matvec", include_str!("quantized_matvec.wgsl")),
-    ("random", include_str!("random.wgsl")),
-    ("reduce_sum", include_str!("reduce_sum.wgsl")),
-    ("repeat_penalty", include_str!("repeat_penalty.wgsl")),
-    ("rope", include_str!("rope.wgsl")),
-    ("router", include_str!("router.wgsl")),
-    ("router_loss", include_str!("router_loss.wgsl")),
-    ("second_expert", include_str!("second_expert.wgsl")),
-    ("softmax", include_str!("softmax.wgsl")),
-    ("top_k", include_str!("top_k.wgsl")),
-    ("transpose", include_str!("transpose.wgsl")),
-    (
-        "vocab_cross_entropy",
-        include_str!("vocab_cross_entropy.wgsl"),
-    ),
-    ("vocab_sums", include_str!("vocab_sums.wgsl")),
+    ("gated_mlp", wgsl!("gated_mlp.wgsl")),
+    ("gemm", wgsl!("gemm.wgsl")),
+    ("group_cross_entropy", wgsl!("group_cross_entropy.wgsl")),
+    ("gru", wgsl!("gru.wgsl")),
+    ("gumbel", wgsl!("gumbel.wgsl")),
+    ("jitter", wgsl!("jitter.wgsl")),
+    ("kv_append", wgsl!("kv_append.wgsl")),
+    ("label_weight", wgsl!("label_weight.wgsl")),
+    ("load_loss", wgsl!("load_loss.wgsl")),
+    ("logit", wgsl!("logit.wgsl")),
+    ("lstm", wgsl!("lstm.wgsl")),
+    ("matmul", wgsl!("matmul.wgsl")),
+    ("matmul_integer", wgsl!("matmul_integer.wgsl")),
+    ("matvec", wgsl!("matvec.wgsl")),
+    ("max_pool", wgsl!("max_pool.wgsl")),
+    ("noisy_load", wgsl!("noisy_load.wgsl")),
+    ("noisy_logits", wgsl!("noisy_logits.wgsl")),
+    ("noisy_top_k_backward", wgsl!("noisy_top_k_backward.wgsl")),
+    ("norm", wgsl!("norm.wgsl")),
+    ("norm_backward", wgsl!("norm_backward.wgsl")),
+    ("norm_backward_weight", wgsl!("norm_backward_weight.wgsl")),
+    ("one_hot", wgsl!("one_hot.wgsl")),
+    ("qkv_append", wgsl!("qkv_append.wgsl")),
+    ("qkv_product", wgsl!("qkv_product.wgsl")),
+    ("quantize_activations", wgsl!("quantize_activations.wgsl")),
+    ("quantized_dot", wgsl!("quantized_dot.wgsl")),
+    ("quantized_matmul", wgsl!("quantized_matmul.wgsl")),
+    ("quantized_matvec", wgsl!("quantized_matvec.wgsl")),
+    ("random", wgsl!("random.wgsl")),
+    ("reduce_sum", wgsl!("reduce_sum.wgsl")),
+    ("repeat_penalty", wgsl!("repeat_penalty.wgsl")),
+    ("rope", wgsl!("rope.wgsl")),
+    ("router", wgsl!("router.wgsl")),
+    ("router_loss", wgsl!("router_loss.wgsl")),
+    ("second_expert", wgsl!("second_expert.wgsl")),
+    ("softmax", wgsl!("softmax.wgsl")),
+    ("top_k", wgsl!("top_k.wgsl")),
+    ("transpose", wgsl!("transpose.wgsl")),
+    ("vocab_cross_entropy", wgsl!("vocab_cross_entropy.wgsl")),
+    ("vocab_sums", wgsl!("vocab_sums.wgsl")),
 ];
 
 /// What kernels import.
 pub const SHARED: &[Source] = &[
-    ("activation", include_str!("shared/activation.wgsl")),
+    ("activation", wgsl!("shared/activation.wgsl")),
     (
         "activation_derivative",
-        include_str!("shared/activation_derivative.wgsl"),
+        wgsl!("shared/activation_derivative.wgsl"),
     ),
-    (
-        "attention_rules",
-        include_str!("shared/attention_rules.wgsl"),
-    ),
-    (
-        "attention_serial",
-        include_str!("shared/attention_serial.wgsl"),
-    ),
+    ("attention_rules", wgsl!("shared/attention_rules.wgsl")),
+    ("attention_serial", wgsl!("shared/attention_serial.wgsl")),
     (
         "attention_subgroup",
-        include_str!("shared/attention_subgroup.wgsl"),
+        wgsl!("shared/attention_subgroup.wgsl"),
     ),
-    ("attention_tile", include_str!("shared/attention_tile.wgsl")),
+    ("attention_tile", wgsl!("shared/attention_tile.wgsl")),
     (
         "attention_workgroup",
-        include_str!("shared/attention_workgroup.wgsl"),
+        wgsl!("shared/attention_workgroup.wgsl"),
     ),
-    ("axis", include_str!("shared/axis.wgsl")),
-    ("bf16", include_str!("shared/bf16.wgsl")),
-    ("draw", include_str!("shared/draw.wgsl")),
-    ("experts", include_str!("shared/experts.wgsl")),
-    ("f16", include_str!("shared/f16.wgsl")),
-    ("f32", include_str!("shared/f32.wgsl")),
-    ("gated", include_str!("shared/gated.wgsl")),
-    ("kv_pack", include_str!("shared/kv_pack.wgsl")),
-    ("kv_store", include_str!("shared/kv_store.wgsl")),
-    ("linear", include_str!("shared/linear.wgsl")),
-    ("mxfp4", include_str!("shared/mxfp4.wgsl")),
-    ("negative_log", include_str!("shared/negative_log.wgsl")),
-    ("order", include_str!("shared/order.wgsl")),
-    ("packed_dot", include_str!("shared/packed_dot.wgsl")),
-    ("philox", include_str!("shared/philox.wgsl")),
-    ("q4_0", include_str!("shared/q4_0.wgsl")),
-    ("q4_1", include_str!("shared/q4_1.wgsl")),
-    ("q4_k", include_str!("shared/q4_k.wgsl")),
-    ("q5_0", include_str!("shared/q5_0.wgsl")),
-    ("q5_1", include_str!("shared/q5_1.wgsl")),
-    ("q5_k", include_str!("shared/q5_k.wgsl")),
-    ("q6_k", include_str!("shared/q6_k.wgsl")),
-    ("q8_0", include_str!("shared/q8_0.wgsl")),
-    ("quantized", include_str!("shared/quantized.wgsl")),
-    ("reduce", include_str!("shared/reduce.wgsl")),
-    ("row", include_str!("shared/row.wgsl")),
-    ("rows", include_str!("shared/rows.wgsl")),
-    ("sequence", include_str!("shared/sequence.wgsl")),
-    ("serial", include_str!("shared/serial.wgsl")),
-    ("tiles", include_str!("shared/tiles.wgsl")),
-    ("upstream", include_str!("shared/upstream.wgsl")),
-    ("vec8", include_str!("shared/vec8.wgsl")),
-    ("x", include_str!("shared/x.wgsl")),
+    ("axis", wgsl!("shared/axis.wgsl")),
+    ("bf16", wgsl!("shared/bf16.wgsl")),
+    ("draw", wgsl!("shared/draw.wgsl")),
+    ("experts", wgsl!("shared/experts.wgsl")),
+    ("f16", wgsl!("shared/f16.wgsl")),
+    ("f32", wgsl!("shared/f32.wgsl")),
+    ("gated", wgsl!("shared/gated.wgsl")),
+    ("kv_pack", wgsl!("shared/kv_pack.wgsl")),
+    ("kv_store", wgsl!("shared/kv_store.wgsl")),
+    ("linear", wgsl!("shared/linear.wgsl")),
+    ("mxfp4", wgsl!("shared/mxfp4.wgsl")),
+    ("negative_log", wgsl!("shared/negative_log.wgsl")),
+    ("order", wgsl!("shared/order.wgsl")),
+    ("packed_dot", wgsl!("shared/packed_dot.wgsl")),
+    ("philox", wgsl!("shared/philox.wgsl")),
+    ("q4_0", wgsl!("shared/q4_0.wgsl")),
+    ("q4_1", wgsl!("shared/q4_1.wgsl")),
+    ("q4_k", wgsl!("shared/q4_k.wgsl")),
+    ("q5_0", wgsl!("shared/q5_0.wgsl")),
+    ("q5_1", wgsl!("shared/q5_1.wgsl")),
+    ("q5_k", wgsl!("shared/q5_k.wgsl")),
+    ("q6_k", wgsl!("shared/q6_k.wgsl")),
+    ("q8_0", wgsl!("shared/q8_0.wgsl")),
+    ("quantized", wgsl!("shared/quantized.wgsl")),
+    ("reduce", wgsl!("shared/reduce.wgsl")),
+    ("row", wgsl!("shared/row.wgsl")),
+    ("rows", wgsl!("shared/rows.wgsl")),
+    ("sequence", wgsl!("shared/sequence.wgsl")),
+    ("serial", wgsl!("shared/serial.wgsl")),
+    ("tiles", wgsl!("shared/tiles.wgsl")),
+    ("upstream", wgsl!("shared/upstream.wgsl")),
+    ("vec8", wgsl!("shared/vec8.wgsl")),
+    ("x", wgsl!("shared/x.wgsl")),
 ];
 
-/// The text of a kernel as it lies on disk.
+/// The text of a kernel as it lies on disk; in wasm without comments.
 pub fn kernel(name: &str) -> Option<&'static str> {
     find(KERNELS, name)
 }
 
-/// The text of an importable file as it lies on disk.
+/// The text of an importable file as it lies on disk; in wasm without comments.
 pub fn shared(name: &str) -> Option<&'static str> {
     find(SHARED, name)
 }

@@ -19,8 +19,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["N"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 fn cpu(d: &CpuDispatch<'_>) {

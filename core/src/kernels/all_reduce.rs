@@ -26,8 +26,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["N", "FIRST"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parts that one call can have. More are reduced in turns: y is `p0` of the next call.

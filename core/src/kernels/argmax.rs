@@ -20,8 +20,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "C", "INNER"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// The result for a row that holds a NaN.

@@ -37,8 +37,8 @@ pub static KERNEL: Kernel = Kernel {
     ],
     variants,
     cpu: cpu::attention,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// A call.

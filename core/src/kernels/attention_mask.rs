@@ -25,8 +25,8 @@ pub static KERNEL: Kernel = Kernel {
     ],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call on scores of `shape` (B, H, T, S).

@@ -16,8 +16,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "C"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call.

@@ -27,8 +27,8 @@ pub static KERNEL: Kernel = Kernel {
     ],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Channels of a convolution.

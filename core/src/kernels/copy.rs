@@ -21,8 +21,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["OUTER", "INNER", "X_LEN", "FROM", "Y_LEN", "TO", "LEN"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call for `len` steps along the axis, from `from` to `to`: the axis' length in x

@@ -22,8 +22,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["A", "C", "B", "BLOCK", "GA", "GC", "GB"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Which elements share a scale.

@@ -21,8 +21,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: draw_uniforms!("THRESHOLD", "SCALE"),
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call; `p` is from 0 to 1, and 1 drops everything.

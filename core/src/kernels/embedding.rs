@@ -23,8 +23,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "ROW0", "N"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call without `ZERO` and scale.

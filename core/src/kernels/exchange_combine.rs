@@ -25,8 +25,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["R", "T", "C", "K", "ROOM"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call without switches: those of [`exchange_pack`](super::exchange_pack::params).

@@ -19,8 +19,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["R", "T", "K", "EACH", "SHARE"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// How experts lie on ranks.

@@ -22,8 +22,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["R", "T", "C", "K", "ROOM"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Words of a row.

@@ -18,8 +18,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["INNER", "FROM", "TO", "LEN", "AT"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call for at most `len` rows of `inner` words, from row `from` to row `to`; their number is `counts[at]`.

@@ -22,8 +22,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["R", "ROOM", "C", "K", "ME"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call of rank `me`, with `room` rows of each rank.

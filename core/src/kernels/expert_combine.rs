@@ -23,8 +23,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "C", "K", "FIRST", "COUNT"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call without switches, for `tokens` tokens of `channels` channels with `k` experts

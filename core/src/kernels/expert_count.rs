@@ -18,8 +18,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "E", "FIRST"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call; `add`: to what was counted before.

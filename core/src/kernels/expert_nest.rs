@@ -23,8 +23,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "K", "J", "E"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call for `tokens` tokens of `k` outer experts, of each of which `inner_k` of `experts` inner ones.

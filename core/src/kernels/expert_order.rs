@@ -18,8 +18,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "FIRST", "COUNT", "TILES", "TT"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Most experts that are ordered at once.

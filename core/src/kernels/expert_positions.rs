@@ -27,8 +27,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["N", "E", "CAPACITY"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Which optional bindings a call has.

@@ -18,8 +18,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["N", "E", "K"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call.

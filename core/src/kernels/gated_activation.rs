@@ -19,8 +19,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: UNIFORMS,
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 pub(super) const UNIFORMS: &[&str] = &["T", "M", "GATE", "VALUE", "STEP"];

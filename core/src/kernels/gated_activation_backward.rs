@@ -21,8 +21,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: UNIFORMS,
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 fn cpu(d: &CpuDispatch<'_>) {

@@ -41,8 +41,8 @@ pub static KERNEL: Kernel = Kernel {
     ],
     variants,
     cpu: cpu::gated_mlp,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// More tokens than this are worth tiles.

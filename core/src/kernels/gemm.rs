@@ -22,8 +22,8 @@ pub static KERNEL: Kernel = Kernel {
     ],
     variants,
     cpu: cpu::gemm,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Where the elements of a batch of matrices are.

@@ -29,8 +29,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "C", "INNER", "IGNORE", "EPS"],
     variants: row_variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call with all switches off.

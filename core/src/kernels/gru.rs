@@ -29,8 +29,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: sequence::UNIFORMS,
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Which part of the gates is reset gate, update gate and candidate.

@@ -20,8 +20,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: draw_uniforms!(),
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call; `given`: the noise is made from u.

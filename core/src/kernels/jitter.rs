@@ -18,8 +18,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: draw_uniforms!("EPS"),
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call.

@@ -18,8 +18,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "C", "IGNORE"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call; a label equal to `ignore` counts nothing.

@@ -21,8 +21,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["E", "DEGREES", "COEFF"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call; `unbiased`: the variance is divided by E - 1 (by 1 for one expert).

@@ -17,8 +17,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["N", "EPS"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call.

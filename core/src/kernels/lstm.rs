@@ -30,8 +30,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: sequence::UNIFORMS,
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Which part of the gates is input, forget, cell and output gate.

@@ -17,8 +17,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: UNIFORMS,
     variants,
     cpu: cpu::linear,
-    reference: matvec::reference,
-    cases,
+    reference: super::definition(matvec::reference),
+    cases: super::checks(cases),
 };
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {

@@ -25,8 +25,8 @@ pub static KERNEL: Kernel = Kernel {
     ],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// How the places of the largest elements are counted; the first of equal ones is named.

@@ -232,10 +232,28 @@ pub struct Kernel {
     /// The CPU device's implementation.
     pub cpu: fn(&CpuDispatch<'_>),
     /// The definition: plain loops, f64 sums. Arrays are in binding order, weights decoded,
-    /// omitted bindings empty; results are written into the `Write` arrays.
+    /// omitted bindings empty; results are written into the `Write` arrays. Not in a browser.
     pub reference: fn(&Params, &mut [Vec<f64>]),
-    /// Test cases.
+    /// Test cases. Not in a browser.
     pub cases: fn() -> Vec<Case>,
+}
+
+/// A kernel's reference, which only tests ask for: a page does not load it.
+const fn definition(reference: fn(&Params, &mut [Vec<f64>])) -> fn(&Params, &mut [Vec<f64>]) {
+    if cfg!(target_arch = "wasm32") {
+        |_, _| unreachable!("references are not in the wasm")
+    } else {
+        reference
+    }
+}
+
+/// A kernel's cases, likewise.
+const fn checks(cases: fn() -> Vec<Case>) -> fn() -> Vec<Case> {
+    if cfg!(target_arch = "wasm32") {
+        || unreachable!("cases are not in the wasm")
+    } else {
+        cases
+    }
 }
 
 impl fmt::Debug for Kernel {

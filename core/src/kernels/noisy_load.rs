@@ -22,8 +22,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["N", "E", "K", "M"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call.

@@ -25,8 +25,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "E", "K", "M"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call.

@@ -27,8 +27,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "FIRST"],
     variants: row_variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call with all switches off: RMSNorm without weight.

@@ -17,8 +17,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["N", "C", "INNER", "ON", "OFF"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call with this axis in the result.

@@ -29,8 +29,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "S"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// A call.

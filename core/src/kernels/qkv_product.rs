@@ -30,8 +30,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "N", "ROW0", "S"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// The one call that does what one of matvec with the params `of` and one of qkv_append with those of `append` do; `None`

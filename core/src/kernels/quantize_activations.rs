@@ -21,8 +21,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "K"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call.

@@ -29,8 +29,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: quantized_matvec::UNIFORMS,
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {

@@ -15,8 +15,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: UNIFORMS,
     variants,
     cpu: quantized_matvec::cpu,
-    reference: quantized_matvec::reference,
-    cases,
+    reference: super::definition(quantized_matvec::reference),
+    cases: super::checks(cases),
 };
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {

@@ -20,8 +20,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: UNIFORMS,
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 pub(super) const BINDINGS: &[Binding] = &[

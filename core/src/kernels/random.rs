@@ -14,8 +14,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: draw_uniforms!("A", "B"),
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// What is drawn.

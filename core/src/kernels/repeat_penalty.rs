@@ -21,8 +21,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["N", "C", "PENALTY", "FIRST"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call with `FIRST` 0.

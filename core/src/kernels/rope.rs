@@ -23,8 +23,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// A call.

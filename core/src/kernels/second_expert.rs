@@ -23,8 +23,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["N", "THRESHOLD"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Which tokens go to their second expert.

@@ -22,8 +22,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "C", "INNER", "MASKED", "TEMPERATURE"],
     variants: row_variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call without mask; `log` gives the logarithm.

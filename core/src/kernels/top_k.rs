@@ -21,8 +21,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "C", "INNER", "TOP", "FIRST"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// The largest `TOP` for which a long row's elements are not compared each with each.

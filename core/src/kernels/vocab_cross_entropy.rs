@@ -33,8 +33,8 @@ pub static KERNEL: Kernel = Kernel {
     uniforms: &["T", "C", "FIRST", "VOCAB", "IGNORE", "SMOOTHING"],
     variants,
     cpu,
-    reference,
-    cases,
+    reference: super::definition(reference),
+    cases: super::checks(cases),
 };
 
 /// Parameters of a call that gives the loss.
