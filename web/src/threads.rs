@@ -14,31 +14,17 @@ use wasm_bindgen::prelude::*;
 use crate::browser;
 use crate::error::Failure;
 
-/// Bytes that a rank can give at once; more go in pieces.
-const SLOT: u32 = 1 << 20;
-
 /// A cache line: each rank's counter has one of its own, behind one for failures.
 const LINE: u32 = 64;
 
-/// Place of the word with the rank that failed, plus 1, and of the length of what it says.
+/// Place of the word that says which rank is gone, plus 1: www/src/ranks.ts writes it.
 const FAILED: u32 = 0;
-const FAILED_BYTES: u32 = 1;
 
 /// Looks at a counter before sleeping: some tens of microseconds, longer than ranks usually differ by.
 const LOOKS: u32 = 2000;
 
 /// Longest sleep before looking whether a rank has failed, in milliseconds.
 const SLEEP: f64 = 200.0;
-
-/// Most ranks.
-const MOST: u32 = 64;
-
-/// Bytes of shared memory that `ranks` ranks need.
-#[wasm_bindgen(js_name = threadMemory)]
-pub fn thread_memory(ranks: u32) -> u32 {
-    let ranks = ranks.clamp(1, MOST);
-    LINE * (1 + ranks) + 2 * SLOT * ranks
-}
 
 /// One rank among those that share memory.
 #[wasm_bindgen]
@@ -53,44 +39,37 @@ struct Shared {
     bytes: Uint8Array,
     rank: u32,
     ranks: u32,
+    /// Bytes that a rank can give at once; more go in pieces.
+    slot: u32,
     round: Cell<u32>,
 }
 
 #[wasm_bindgen]
 impl Thread {
-    /// Rank `rank` of `ranks`, over [`thread_memory`] bytes that are zeros at first.
+    /// Rank `rank` of `ranks`, over memory whose bytes are zeros at first. The more there is, the larger are the pieces
+    /// in which ranks exchange.
     ///
     /// # Errors
     ///
-    /// When these do not fit each other.
+    /// When there is no such rank, or not enough memory.
     #[wasm_bindgen(constructor)]
     pub fn new(memory: &SharedArrayBuffer, rank: u32, ranks: u32) -> Result<Thread, Failure> {
         let bytes = memory.byte_length();
-        if ranks == 0 || ranks > MOST || rank >= ranks || bytes != thread_memory(ranks) {
+        let slots = ranks.checked_mul(2).filter(|_| rank < ranks);
+        let head = ranks.checked_add(1).and_then(|n| n.checked_mul(LINE));
+        let slot = slots.and_then(|slots| Some(bytes.checked_sub(head?)? / slots / LINE * LINE));
+        let Some(slot) = slot.filter(|slot| *slot > 0) else {
             let reason = format!("thread {rank} of {ranks} with {bytes} bytes of shared memory");
             return Err(Error::Invalid(reason).into());
-        }
+        };
         Ok(Thread(Rc::new(Shared {
             words: Int32Array::new(memory),
             bytes: Uint8Array::new(memory),
             rank,
             ranks,
+            slot,
             round: Cell::new(0),
         })))
-    }
-
-    /// Tells the others that this rank is gone, and why: what waits for it fails.
-    pub fn fail(&self, message: &str) {
-        let shared = &self.0;
-        let len = message.floor_char_boundary(SLOT as usize);
-        let slot = shared.slot(shared.rank, 0, len as u32);
-        slot.copy_from(&message.as_bytes()[..len]);
-        // A word is there and aligned; nothing else can be wrong with it.
-        let _ = Atomics::store(&shared.words, FAILED_BYTES, len as i32);
-        let _ = Atomics::store(&shared.words, FAILED, shared.rank as i32 + 1);
-        for rank in 0..shared.ranks {
-            let _ = Atomics::notify(&shared.words, counter(rank));
-        }
     }
 }
 
@@ -227,8 +206,9 @@ fn counter(rank: u32) -> u32 {
 }
 
 impl Shared {
-    fn slot(&self, rank: u32, round: u32, len: u32) -> Uint8Array {
-        let start = LINE * (1 + self.ranks) + SLOT * (2 * rank + round % 2);
+    /// Where a rank writes in a round.
+    fn place(&self, rank: u32, round: u32, len: u32) -> Uint8Array {
+        let start = LINE * (1 + self.ranks) + self.slot * (2 * rank + round % 2);
         self.bytes.subarray(start, start + len)
     }
 
@@ -241,12 +221,12 @@ impl Shared {
         }
         let mut all: Vec<Vec<u8>> = lens.iter().map(|len| vec![0; *len]).collect();
         let most = lens.iter().copied().max().unwrap_or(0);
-        for at in (0..most.max(1)).step_by(SLOT as usize) {
-            let piece = |len: usize| at.min(len)..(at + SLOT as usize).min(len);
+        for at in (0..most.max(1)).step_by(self.slot as usize) {
+            let piece = |len: usize| at.min(len)..(at + self.slot as usize).min(len);
             let round = self.round.get().wrapping_add(1);
             self.round.set(round);
             let own = piece(mine.len());
-            self.slot(self.rank, round, own.len() as u32)
+            self.place(self.rank, round, own.len() as u32)
                 .copy_from(&mine[own]);
             let thrown = |e: JsValue| communication(me, browser::reason(&e));
             Atomics::store(&self.words, counter(self.rank), round as i32).map_err(thrown)?;
@@ -256,7 +236,7 @@ impl Shared {
                     self.wait(rank, round)?;
                 }
                 let theirs = piece(bytes.len());
-                let slot = self.slot(rank, round, theirs.len() as u32);
+                let slot = self.place(rank, round, theirs.len() as u32);
                 slot.copy_to(&mut bytes[theirs]);
             }
         }
@@ -287,13 +267,10 @@ impl Shared {
 
     /// The error of a rank that is gone.
     fn check(&self) -> Result<()> {
-        let word = |place| Atomics::load(&self.words, place).unwrap_or(0);
-        let Some(rank) = u32::try_from(word(FAILED) - 1).ok() else {
-            return Ok(());
-        };
-        let mut text = vec![0; (word(FAILED_BYTES).max(0) as u32).min(SLOT) as usize];
-        self.slot(rank, 0, text.len() as u32).copy_to(&mut text);
-        let text = String::from_utf8_lossy(&text).into_owned();
-        Err(communication(rank as usize, text))
+        let failed = Atomics::load(&self.words, FAILED).unwrap_or(0);
+        match usize::try_from(failed - 1) {
+            Ok(rank) => Err(communication(rank, "is gone; load the model again")),
+            Err(_) => Ok(()),
+        }
     }
 }

@@ -1,8 +1,8 @@
 // Handles requests: in a Worker (thread.ts), so that the page never freezes, or in the caller's own thread.
 
-import init, { check, devices, load, mlps, open, ops, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
+import init, { check, devices, load, mlps, open, ops, Thread, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
 import type { ErrorCode } from "./errors.ts";
-import type { Adapter, Answer, Device, Fit, Info, MlpSize, Op, Progress, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
+import type { Adapter, Answer, Device, Fit, Info, MlpSize, Op, Progress, RankPlace, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
 
 /** Progress is told at most this often, in milliseconds. */
 const PROGRESS_EVERY = 50;
@@ -72,6 +72,8 @@ function gpuMemory(): number | undefined {
   return deviceMemory !== undefined && deviceMemory < 8 ? deviceMemory * 2 ** 30 : undefined;
 }
 
+const rank = ({ memory, rank, ranks }: RankPlace) => new Thread(memory, rank, ranks);
+
 type Call = Extract<Request, { id: number }>;
 
 function opened<T>(what: T | undefined, missing: string): T {
@@ -90,6 +92,8 @@ async function compute(engine: Engine, request: Call): Promise<Result> {
       return [...(await theRuntime(engine).time(request.name, request.inputs, request.settings, request.runs))];
     case "mlps":
       return mlps(request.channels) as MlpSize[];
+    case "devices":
+      return (await devices()) as Device[];
     case "check":
       return (await check(request.source, request.options, gpuMemory())) as Fit;
     case "shards":
@@ -115,7 +119,7 @@ async function handle(engine: Engine, request: Request): Promise<void> {
       reply({ type: "ready" });
       return;
     case "load": {
-      const session = await load(request.source, request.options, teller(engine));
+      const session = await load(request.source, request.options, teller(engine), request.rank && rank(request.rank));
       engine.session = session;
       const info = session.info() as Info;
       reply({
@@ -138,6 +142,7 @@ async function handle(engine: Engine, request: Request): Promise<void> {
     case "op":
     case "time":
     case "mlps":
+    case "devices":
     case "check":
     case "shards":
     case "traffic":

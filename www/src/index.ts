@@ -1,9 +1,11 @@
 // The package: what a program imports.
 
 import { Calls, failure } from "./calls.ts";
+import { ShardlightError } from "./errors.ts";
 import { Model } from "./model.ts";
 import { place } from "./places.ts";
 import type { CheckOptions, Fit, Loaded, LoadOptions, Source } from "./protocol.ts";
+import { joined, threadCount } from "./ranks.ts";
 import { startThread, type ThreadOptions } from "./start.ts";
 
 export { ShardlightError, type ErrorCode } from "./errors.ts";
@@ -15,16 +17,18 @@ export type * from "./openai.ts";
 export type * from "./protocol.ts";
 
 /**
- * Starts a Worker (or with `inline` uses the caller's thread) and puts a model onto a device; aborting `signal` ends both. With `tp` or `pp` it is shared among
- * ranks, such as `load(url, { tp: 2, devices: ["gpu", "cpu"], split: "auto" })`.
+ * Starts a Worker (or with `inline` uses the caller's thread) and puts a model onto a device; aborting `signal` ends both.
+ * With `tp` or `pp` it is shared among ranks, such as `load(url, { tp: 2, devices: ["gpu", "cpu"], split: "auto" })`.
  */
-async function load(
-  source: Source,
-  { onProgress, signal, wasm, worker, inline, ...options }: LoadOptions = {},
-): Promise<Model> {
-  const thread = await startThread({ wasm, worker, inline }, signal);
+async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
+  const { onProgress, signal, wasm, worker, inline, threads, ...options } = all;
+  const start = () => startThread({ wasm, worker, inline }, signal);
+  const first = await start();
+  let thread = first;
   let abort = () => {};
   try {
+    const count = await threadCount(first, all);
+    if (count > 1) thread = joined([first, ...(await Promise.all(Array.from({ length: count - 1 }, start)))]);
     const loaded = await new Promise<Loaded>((resolve, reject) => {
       abort = () => reject(signal?.reason);
       signal?.addEventListener("abort", abort);
@@ -38,6 +42,9 @@ async function load(
     return new Model(thread, loaded);
   } catch (error) {
     thread.terminate();
+    // How many heads a model has is not known before.
+    const alone = thread !== first && threads === undefined && error instanceof ShardlightError && error.code === "invalid";
+    if (alone) return load(source, { ...all, threads: 1 });
     throw error;
   } finally {
     signal?.removeEventListener("abort", abort);
@@ -48,10 +55,8 @@ async function load(
  * How a model would fit this machine: its headers are read, nothing is downloaded, and the device is measured for half a
  * second. Fails as `load` would for what is no model, or one that no device can run.
  */
-async function check(
-  source: Source,
-  { signal, wasm, worker, inline, ...options }: CheckOptions & ThreadOptions & { signal?: AbortSignal } = {},
-): Promise<Fit> {
+async function check(source: Source, all: CheckOptions & ThreadOptions & { signal?: AbortSignal } = {}): Promise<Fit> {
+  const { signal, wasm, worker, inline, ...options } = all;
   const thread = await startThread({ wasm, worker, inline }, signal);
   const calls = new Calls(thread);
   const abort = () => calls.failAll(signal?.reason);

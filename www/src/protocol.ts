@@ -6,6 +6,13 @@ import type { ThreadOptions } from "./start.ts";
 /** `"builtin:tiny"`, `"builtin:tiny-moe"`, `"opfs:NAME"`, an address, a file, bytes, or the files of a model folder. */
 export type Source = string | Blob | ArrayBuffer | Uint8Array | (string | Blob)[];
 
+/** One of several Workers that compute as one. */
+export interface RankPlace {
+  memory: SharedArrayBuffer;
+  rank: number;
+  ranks: number;
+}
+
 export interface LoadOptions extends ThreadOptions {
   /** Told how far loading is. */
   onProgress?: (progress: Progress) => void;
@@ -13,6 +20,11 @@ export interface LoadOptions extends ThreadOptions {
   signal?: AbortSignal;
   /** `auto`: a real GPU, else the CPU; `gpu`: WebGPU even in software; `cpu`. */
   device?: "auto" | "gpu" | "cpu";
+  /**
+   * Workers that share the CPU device's work, each with its part of the model. Without it half of the cores, at most 4,
+   * where the page is cross-origin isolated; elsewhere there is 1.
+   */
+  threads?: number;
   contextLength?: number;
   kv?: "f16" | "f32" | "q8_0";
   prefillChunk?: number;
@@ -294,7 +306,13 @@ export type Request =
   | { type: "op"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting> }
   | { type: "time"; id: number; name: string; inputs: Record<string, Input>; settings: Record<string, Setting>; runs: number }
   | { type: "mlps"; id: number; channels: number }
-  | { type: "load"; source: Source; options: Omit<LoadOptions, "onProgress" | "signal" | keyof ThreadOptions> }
+  | {
+      type: "load";
+      source: Source;
+      options: Omit<LoadOptions, "onProgress" | "signal" | "threads" | keyof ThreadOptions>;
+      rank?: RankPlace;
+    }
+  | { type: "devices"; id: number }
   | { type: "check"; id: number; source: Source; options: CheckOptions }
   | { type: "shards"; id: number }
   | { type: "traffic"; id: number }
@@ -307,7 +325,7 @@ export type Request =
   | { type: "reset" };
 
 /** What a request with an id gives. */
-export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Fit | string | Float32Array;
+export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Fit | Device[] | string | Float32Array;
 
 export type Reply =
   | { type: "ready" }
