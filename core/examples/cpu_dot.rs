@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use shardlight::DType;
 use shardlight::device::cpu::{CpuDevice, Level, attention, force_level, instruction_set, linear};
-use shardlight::device::{Buffer, Device};
+use shardlight::device::{Buffer, Device, Purpose};
 use shardlight::kernels::{Access, Binding, Kernel, Params};
 use shardlight::recording::Recording;
 use shardlight::tensor::{Storage, Tensor};
@@ -55,7 +55,8 @@ struct Job {
 fn tensor(device: &CpuDevice, bytes: &[u8]) -> Tensor {
     let padded: Vec<u8> = bytes.iter().copied().chain([0; 16]).collect();
     let len = padded.len() / 4 * 4;
-    let buffer: Buffer = pollster::block_on(device.alloc(len as u64, "bench")).unwrap();
+    let buffer: Buffer =
+        pollster::block_on(device.alloc(len as u64, Purpose::Activations, "bench")).unwrap();
     device.write(&buffer, 0, &padded[..len]).unwrap();
     Tensor::new(Storage::Buffer(buffer), DType::F32, &[len / 4])
 }

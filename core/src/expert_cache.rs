@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::ops::{AddAssign, Range};
 use std::rc::Rc;
 
-use crate::device::Device;
+use crate::device::{Device, Purpose};
 use crate::tensor::{Storage, Tensor};
 use crate::weights::{Repacker, StoredBias, StoredExperts, Weight, row_bytes};
 use crate::{DType, Error, Result};
@@ -264,7 +264,9 @@ impl ExpertCache {
                 let bias = match bias {
                     true => {
                         let bytes = 4 * slots * rows;
-                        let buffer = device.alloc(bytes as u64, "expert cache").await?;
+                        let buffer = device
+                            .alloc(bytes as u64, Purpose::Experts, "expert cache")
+                            .await?;
                         Some(Tensor::of(buffer, DType::F32, &[slots * rows]))
                     }
                     false => None,
@@ -282,7 +284,7 @@ impl ExpertCache {
         }
         let ids = self
             .device
-            .alloc(4 * pairs as u64, "slots of pairs")
+            .alloc(4 * pairs as u64, Purpose::Experts, "slots of pairs")
             .await?;
         self.state.borrow_mut().slot_ids = Some(Tensor::of(ids, DType::U32, &[pairs]));
         Ok(())

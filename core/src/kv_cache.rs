@@ -1,6 +1,6 @@
 //! Keys and values of past tokens, on the device.
 
-use crate::device::{Device, Layout};
+use crate::device::{Device, Layout, Purpose};
 use crate::tensor::Tensor;
 use crate::weights::planar;
 use crate::{DType, Error, Result};
@@ -126,8 +126,10 @@ impl KvCache {
         }
         let mut layers = Vec::with_capacity(cache.layers);
         for _ in 0..cache.layers {
-            let k = device.alloc(each[0], "key cache").await?;
-            let v = device.alloc(each[1], "value cache").await?;
+            let k = device.alloc(each[0], Purpose::KvCache, "key cache").await?;
+            let v = device
+                .alloc(each[1], Purpose::KvCache, "value cache")
+                .await?;
             let [k_shape, v_shape] = sizes.map(|size| [cache.kv_heads, capacity, size]);
             layers.push((
                 Tensor::of(k, element, &k_shape),

@@ -1,6 +1,7 @@
 //! One conversation: a model on its ranks' devices, its cache, and what has been said.
 
 mod ranks;
+mod recovery;
 mod statistics;
 mod stop;
 
@@ -9,7 +10,7 @@ use std::rc::Rc;
 
 use crate::chat::ChatTemplate;
 use crate::comm::World;
-use crate::device::Device;
+use crate::device::{Device, DeviceInfo, MemoryUse};
 use crate::expert_cache::ExpertCacheUse;
 use crate::kv_cache::KvDType;
 use crate::models::ModelConfig;
@@ -19,6 +20,7 @@ use crate::weights::ModelFiles;
 use crate::{Error, Result};
 use ranks::Ranks;
 pub use ranks::ShardInfo;
+use recovery::Answering;
 pub use statistics::ExpertStatistics;
 use stop::StopText;
 
@@ -121,6 +123,22 @@ pub enum Event<'a> {
     },
     /// Which experts were chosen so far; after each step, with [`SessionOptions::expert_statistics`].
     Experts(&'a ExpertStatistics),
+    /// A device was lost; the answer waits until it has been opened anew.
+    DeviceLost {
+        /// Which one, and what the driver said.
+        reason: &'a str,
+    },
+    /// How far the model is being loaded again.
+    Reload(Progress),
+    /// How much of the prompt and of the answer so far has been computed again.
+    Replay {
+        /// Tokens.
+        done: usize,
+        /// In total.
+        total: usize,
+    },
+    /// The answer goes on.
+    Recovered,
 }
 
 /// Why an answer ended.
@@ -171,6 +189,18 @@ pub struct Session {
     template: Option<ChatTemplate>,
     /// Tokens whose keys and values are in the cache.
     past: Vec<u32>,
+    /// What weights are read from, again when a device was lost.
+    files: ModelFiles,
+    options: SessionOptions,
+}
+
+/// What of a device's memory a session takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// The device.
+    pub device: DeviceInfo,
+    /// Bytes by purpose.
+    pub used: MemoryUse,
 }
 
 impl Session {
@@ -184,7 +214,7 @@ impl Session {
     /// context that the model does not allow or that cannot be split, [`Error::OutOfMemory`],
     /// [`Error::Cancelled`].
     pub async fn load(
-        files: ModelFiles,
+        mut files: ModelFiles,
         world: World,
         options: SessionOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
@@ -202,11 +232,15 @@ impl Session {
             ));
         }
         let ranks = Ranks::load(&files, world, &options, progress).await?;
+        // The names of a whole vocabulary, which the tokenizer has.
+        files.metadata = None;
         Ok(Session {
             ranks,
-            tokenizer: files.tokenizer.map(Rc::new),
-            template: files.template,
+            tokenizer: files.tokenizer.take().map(Rc::new),
+            template: files.template.take(),
             past: Vec::new(),
+            files,
+            options,
         })
     }
 
@@ -218,6 +252,23 @@ impl Session {
     /// The ranks, their devices, and what they have told each other.
     pub fn world(&self) -> &World {
         self.ranks.world()
+    }
+
+    /// What of the devices' memory is taken.
+    pub fn memory(&self) -> Vec<DeviceMemory> {
+        let devices = self.world().devices().iter();
+        let memory = |device: &Rc<dyn Device>| DeviceMemory {
+            device: device.info().clone(),
+            used: device.ledger().used(),
+        };
+        devices.map(memory).collect()
+    }
+
+    /// Gives everything back at once, and the devices with it.
+    pub fn destroy(self) {
+        let devices = self.world().devices().to_vec();
+        drop(self);
+        devices.iter().for_each(|device| device.destroy());
     }
 
     /// What each rank of this process holds.
@@ -273,7 +324,8 @@ impl Session {
     ///
     /// [`Error::ContextExceeded`] when the prompt does not fit, [`Error::Invalid`] for an empty
     /// prompt or an unknown token, [`Error::Numeric`] for logits that are not numbers (the cache
-    /// is then forgotten), [`Error::DeviceLost`].
+    /// is then forgotten), [`Error::DeviceLost`] when that happens too often within an answer, or the device or the model's files
+    /// are not there again: the next call tries once more.
     pub async fn generate(
         &mut self,
         tokens: &[u32],
@@ -326,23 +378,17 @@ impl Session {
         let mut end = None;
         let mut tail = String::new();
         let stop = 'stop: {
-            if self.prefill(prompt, on_event).await?.is_break() {
-                break 'stop StopReason::Cancelled;
-            }
-            if options.max_tokens == 0 {
-                break 'stop StopReason::Length;
-            }
-            let mut sampler = Sampler::new(options.sampling.clone());
-            let device_picks =
-                options.sampling.is_greedy() && options.sampling.repeat_penalty == 1.0;
-            let mut id = if device_picks {
-                self.pick_greedy().await?
-            } else {
-                self.pick(&mut sampler, &options.sampling).await?
-            };
+            let mut answer = Answering::new(prompt, options);
             let tokenizer = self.tokenizer.clone();
             let mut decoder = TextOf::new(tokenizer.as_deref());
             loop {
+                let id = match self.next(&mut answer, &made, on_event).await? {
+                    ControlFlow::Continue(id) => id,
+                    ControlFlow::Break(stop) => break 'stop stop,
+                };
+                if !made.is_empty() && self.tell_experts(on_event).is_break() {
+                    break 'stop StopReason::Cancelled;
+                }
                 if tokenizer.as_ref().is_some_and(|t| t.is_eos(id)) {
                     end = Some(id);
                     break 'stop StopReason::Eos;
@@ -364,12 +410,6 @@ impl Session {
                 if self.past.len() >= self.ranks.context() {
                     tail = decoder.finish();
                     break 'stop StopReason::Context;
-                }
-                id = self
-                    .decode(id, device_picks, &mut sampler, &options.sampling)
-                    .await?;
-                if self.tell_experts(on_event).is_break() {
-                    break 'stop StopReason::Cancelled;
                 }
             }
         };
@@ -453,28 +493,6 @@ impl Session {
         }
     }
 
-    /// Computes one token and chooses the next.
-    async fn decode(
-        &mut self,
-        id: u32,
-        device_picks: bool,
-        sampler: &mut Sampler,
-        sampling: &Sampling,
-    ) -> Result<u32> {
-        let position = self.past.len();
-        if device_picks {
-            self.ranks.greedy(position).await?;
-        } else {
-            self.ranks.decode(id, position).await?;
-        }
-        self.past.push(id);
-        if device_picks {
-            self.read_next().await
-        } else {
-            self.pick(sampler, sampling).await
-        }
-    }
-
     /// The largest logit's token, found on the device.
     async fn pick_greedy(&mut self) -> Result<u32> {
         self.ranks.argmax().await?;
@@ -515,15 +533,7 @@ impl Session {
         sampler.choose(&mut found)
     }
 
-    /// Logits after `tokens`: of the last position `(V,)`, or of all `(T, V)`. Forgets the
-    /// conversation.
-    ///
-    /// # Errors
-    ///
-    /// As [`Session::generate`].
-    pub async fn logits(&mut self, tokens: &[u32], all: bool) -> Result<Vec<f32>> {
-        self.check_prompt(tokens)?;
-        self.reset();
+    async fn try_logits(&mut self, tokens: &[u32], all: bool) -> Result<Vec<f32>> {
         if !all {
             let quiet = &mut |_: Event<'_>| ControlFlow::Continue(());
             let _ = self.prefill(tokens, quiet).await?;

@@ -13,7 +13,7 @@ use shardlight::DType;
 use shardlight::comm::{
     Collective, CollectiveKind, Communicator as _, Group, LocalComm, Part, Reduce,
 };
-use shardlight::device::{self, Buffer, Device, DeviceChoice};
+use shardlight::device::{self, Buffer, Device, DeviceChoice, Purpose};
 use shardlight::tensor::Tensor;
 use shardlight_cli::mpi::{self, MpiComm};
 
@@ -223,7 +223,9 @@ impl Bound {
             let Some(shape) = shape else { return Ok(None) };
             let bytes = case.dtype.bytes(shape.iter().product()).context("shape")? as u64;
             // No device allocates nothing.
-            let buffer = device.alloc(bytes.max(4), label).await?;
+            let buffer = device
+                .alloc(bytes.max(4), Purpose::Activations, label)
+                .await?;
             Ok(Some(Tensor::of(buffer, case.dtype, shape)))
         };
         let input = tensor(&case.inputs[me], "input").await?;

@@ -94,7 +94,7 @@ pub fn generate(
     let mut failed = None;
     let begin = Instant::now();
     let mut first = None;
-    let mut last = begin;
+    let (mut last, mut lost) = (begin, begin);
     let generated = pollster::block_on(session.generate(tokens, options, &mut |event| {
         match event {
             Event::Prefill {
@@ -106,7 +106,12 @@ pub fn generate(
                 bar.set_length(total as u64);
                 bar.set_position(done as u64);
             }
-            Event::Experts(_) => {}
+            Event::Experts(_) | Event::Reload(_) | Event::Replay { .. } => {}
+            Event::DeviceLost { reason } => {
+                lost = Instant::now();
+                ui.aside(format!("{reason}; opening it again"));
+            }
+            Event::Recovered => ui.aside(format!("it works again after {:.0?}", lost.elapsed())),
             Event::Token { text, .. } => {
                 last = Instant::now();
                 if first.is_none() {

@@ -4,7 +4,7 @@ use std::env;
 use std::rc::Rc;
 
 use pollster::block_on;
-use shardlight::device::{Buffer, Device, Layout};
+use shardlight::device::{Buffer, Device, Layout, Purpose};
 use shardlight::kernels::{Access, Binding, Case, HostArray, KERNELS, Kernel};
 use shardlight::recording::Recording;
 use shardlight::tensor::Tensor;
@@ -182,7 +182,9 @@ async fn upload(
     };
     let whole = (bytes.len() + GUARD).next_multiple_of(16);
     bytes.resize(whole, guard);
-    let buffer = device.alloc(whole as u64, binding.name).await?;
+    let buffer = device
+        .alloc(whole as u64, Purpose::Activations, binding.name)
+        .await?;
     device.write(&buffer, 0, &bytes)?;
     let tensor = Tensor::of(buffer.clone(), array.dtype, &array.shape);
     Ok((tensor, buffer))

@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use peak_alloc::PeakAlloc;
 use shardlight::DType;
-use shardlight::device::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
+use shardlight::device::{
+    Buffer, Device, DeviceInfo, DeviceKind, Layout, Ledger, Limits, Prepared, Purpose,
+};
 use shardlight::models;
 use shardlight::recording::Recording;
 use shardlight::weights::gguf::{MetaArray, MetaValue, Writer};
@@ -60,6 +62,7 @@ impl WeightSource for Synthetic {
 struct Remote {
     info: DeviceInfo,
     limits: Limits,
+    ledger: Ledger,
     written: Cell<u64>,
 }
 
@@ -72,7 +75,16 @@ impl Device for Remote {
         &self.limits
     }
 
-    fn alloc<'a>(&'a self, bytes: u64, _label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn alloc<'a>(
+        &'a self,
+        bytes: u64,
+        _: Purpose,
+        _label: &'a str,
+    ) -> LocalFuture<'a, Result<Buffer>> {
         Box::pin(async move { Ok(Buffer::new((), bytes)) })
     }
 
@@ -118,6 +130,7 @@ fn remote() -> Remote {
             f16: false,
             packed_dot: false,
         },
+        ledger: Ledger::default(),
         written: Cell::new(0),
     }
 }

@@ -15,7 +15,7 @@ use shardlight::comm::{
     Collective, CollectiveKind, Communicator, Group, LocalComm, Mesh, Part, Placement, Reduce,
     Sharding, World,
 };
-use shardlight::device::{Buffer, Device, register};
+use shardlight::device::{Buffer, Device, Purpose, register};
 use shardlight::session::{Session, SessionOptions};
 use shardlight::shard::Split;
 use shardlight::tensor::Tensor;
@@ -196,7 +196,9 @@ async fn bound(device: &dyn Device, case: &Case, group: Group) -> shardlight::Re
         };
         let n: usize = shape.iter().product();
         let size = dtype.bytes(n).unwrap_or_default() as u64;
-        let buffer = device.alloc(size.max(4), "test").await?;
+        let buffer = device
+            .alloc(size.max(4), Purpose::Activations, "test")
+            .await?;
         if !bytes.is_empty() {
             device.write(&buffer, 0, &bytes)?;
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use pollster::block_on;
-use shardlight::device::Device;
+use shardlight::device::{Device, Purpose};
 use shardlight::kernels::case;
 use shardlight::nn::{Activations, QuantizedLinear};
 use shardlight::ops::{self, Array, TensorFile, nmse};
@@ -35,7 +35,9 @@ async fn run(
     activations: Activations,
 ) -> Result<(Vec<f32>, Vec<&'static str>)> {
     let x = case::random(1, 9 * COLS);
-    let buffer = device.alloc((tokens * COLS * 4) as u64, "x").await?;
+    let buffer = device
+        .alloc((tokens * COLS * 4) as u64, Purpose::Activations, "x")
+        .await?;
     let bytes: Vec<u8> = x[..tokens * COLS]
         .iter()
         .flat_map(|v| v.to_le_bytes())

@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use shardlight::comm::{LocalComm, Mesh, Placement, Traffic, World};
 use shardlight::device::cpu::CpuDevice;
-use shardlight::device::{Buffer, Device, DeviceInfo, DeviceKind, Limits, Prepared};
+use shardlight::device::{
+    Buffer, Device, DeviceInfo, DeviceKind, Ledger, Limits, Prepared, Purpose,
+};
 use shardlight::kv_cache::KvDType;
 use shardlight::recording::Recording;
 use shardlight::sampler::Sampling;
@@ -425,7 +427,16 @@ impl Device for Small {
         self.device.limits()
     }
 
-    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
+    fn ledger(&self) -> &Ledger {
+        self.device.ledger()
+    }
+
+    fn alloc<'a>(
+        &'a self,
+        bytes: u64,
+        purpose: Purpose,
+        label: &'a str,
+    ) -> LocalFuture<'a, Result<Buffer>> {
         Box::pin(async move {
             let Some(left) = self.left.get().checked_sub(bytes) else {
                 return Err(Error::OutOfMemory {
@@ -435,7 +446,7 @@ impl Device for Small {
                 });
             };
             self.left.set(left);
-            self.device.alloc(bytes, label).await
+            self.device.alloc(bytes, purpose, label).await
         })
     }
 

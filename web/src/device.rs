@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use shardlight::Result;
-use shardlight::device::{Buffer, Device, DeviceInfo, DeviceKind, Limits, Prepared};
+use shardlight::device::{
+    Buffer, Device, DeviceInfo, DeviceKind, Ledger, Limits, Prepared, Purpose,
+};
 use shardlight::recording::Recording;
 use shardlight::weights::MappedBytes;
 use shardlight::weights::source::LocalFuture;
@@ -51,8 +53,17 @@ impl Device for Yielding {
         self.device.limits()
     }
 
-    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
-        self.device.alloc(bytes, label)
+    fn ledger(&self) -> &Ledger {
+        self.device.ledger()
+    }
+
+    fn alloc<'a>(
+        &'a self,
+        bytes: u64,
+        purpose: Purpose,
+        label: &'a str,
+    ) -> LocalFuture<'a, Result<Buffer>> {
+        self.device.alloc(bytes, purpose, label)
     }
 
     fn import(&self, bytes: &MappedBytes, range: Range<u64>) -> Option<Buffer> {

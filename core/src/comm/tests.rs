@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::{Collective, CollectiveKind, LocalComm, Mesh, Placement, Reduce, Traffic, World};
-use crate::device::Device;
 use crate::device::cpu::CpuDevice;
+use crate::device::{Device, Purpose};
 use crate::recording::Recording;
 use crate::shard::Split;
 use crate::tensor::Tensor;
@@ -43,7 +43,9 @@ fn run(
             let (input, output) = shapes(rank);
             let values = array(rank, input.iter().product());
             let device = world.device(rank);
-            let buffer = device.alloc(4 * values.len() as u64, "input").await?;
+            let buffer = device
+                .alloc(4 * values.len() as u64, Purpose::Activations, "input")
+                .await?;
             device.write(&buffer, 0, bytemuck::cast_slice(&values))?;
             let y = r.scratch(DType::F32, &output)?;
             r.keep(&y);
@@ -249,11 +251,15 @@ fn counted(
             let shape = [ranks, room, 2];
             let mut tensors = Vec::new();
             for values in [array(rank, 2 * ranks * room), vec![-1.0; 2 * ranks * room]] {
-                let buffer = device.alloc(4 * values.len() as u64, "rows").await?;
+                let buffer = device
+                    .alloc(4 * values.len() as u64, Purpose::Activations, "rows")
+                    .await?;
                 device.write(&buffer, 0, bytemuck::cast_slice(&values))?;
                 tensors.push(Tensor::of(buffer, DType::F32, &shape));
             }
-            let buffer = device.alloc(4 * counts.len() as u64, "counts").await?;
+            let buffer = device
+                .alloc(4 * counts.len() as u64, Purpose::Activations, "counts")
+                .await?;
             device.write(&buffer, 0, bytemuck::cast_slice(counts))?;
             let output = tensors.pop();
             outputs.extend(output.clone());
@@ -377,7 +383,8 @@ fn a_line_of_ranks_passes_things_on_in_order() {
                 for (rank, r) in recordings.iter_mut().enumerate() {
                     let x = match rank {
                         0 => {
-                            let buffer = world.device(0).alloc(16, "x").await?;
+                            let buffer =
+                                world.device(0).alloc(16, Purpose::Activations, "x").await?;
                             let values = array(micro, 4);
                             world
                                 .device(0)
@@ -422,7 +429,7 @@ fn products_that_are_summed_add_to_each_other() {
         let mut sums = Vec::new();
         for (rank, r) in recordings.iter_mut().enumerate() {
             let values = array(rank, 6);
-            let buffer = device.alloc(32, "x").await?;
+            let buffer = device.alloc(32, Purpose::Activations, "x").await?;
             device.write(&buffer, 0, bytemuck::cast_slice(&values[..2]))?;
             let x = Tensor::of(buffer, DType::F32, &[1, 2]);
             let bytes = bytemuck::cast_slice(&values[2..]);

@@ -103,6 +103,20 @@ impl World {
         self.device_of[a] == self.device_of[b]
     }
 
+    /// Opens devices that were lost anew, and gives how many. All that was made on them is gone: what was
+    /// prepared, and the weights.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Device::reopen`].
+    pub async fn reopen(&self) -> Result<usize> {
+        let mut opened = 0;
+        for device in &self.devices {
+            opened += usize::from(device.reopen().await?);
+        }
+        Ok(opened)
+    }
+
     /// What joins devices and processes.
     pub fn communicator(&self) -> &Rc<dyn Communicator> {
         &self.communicator

@@ -2,10 +2,12 @@
 //! those are [kernels](crate::kernels).
 
 pub mod cpu;
+mod ledger;
 mod select;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
+pub use ledger::{Entry, Ledger, MemoryUse, Purpose};
 pub use select::{Backend, DeviceChoice, flags, list, open, open_with_reason, register};
 
 use std::any::Any;
@@ -109,15 +111,24 @@ pub struct Limits {
 pub struct Buffer {
     inner: Rc<dyn Any>,
     bytes: u64,
+    entry: Option<Rc<Entry>>,
 }
 
 impl Buffer {
-    /// Wraps a device's own object.
+    /// Wraps a device's own object; no [`Ledger`] counts it.
     pub fn new(inner: impl Any, bytes: u64) -> Self {
         Buffer {
             inner: Rc::new(inner),
             bytes,
+            entry: None,
         }
+    }
+
+    /// The same, counted by a [`Ledger`] until its last clone is dropped.
+    #[must_use]
+    pub fn counted(mut self, entry: Entry) -> Self {
+        self.entry = Some(Rc::new(entry));
+        self
     }
 
     /// Size in bytes.
@@ -192,12 +203,20 @@ pub trait Device {
     /// What kernels must fit into.
     fn limits(&self) -> &Limits;
 
-    /// Allocates `bytes` of zeroed memory; `label` says what for.
+    /// The account of its memory.
+    fn ledger(&self) -> &Ledger;
+
+    /// Allocates `bytes` of zeroed memory; `label` names it in messages.
     ///
     /// # Errors
     ///
     /// [`crate::Error::OutOfMemory`].
-    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>>;
+    fn alloc<'a>(
+        &'a self,
+        bytes: u64,
+        purpose: Purpose,
+        label: &'a str,
+    ) -> LocalFuture<'a, Result<Buffer>>;
 
     /// Uses host memory in place, read-only, if the device can.
     fn import(&self, _bytes: &MappedBytes, _range: Range<u64>) -> Option<Buffer> {
@@ -261,6 +280,20 @@ pub trait Device {
     /// Does it keep what is written? A device that only counts does not, and weights are then not read.
     fn takes_data(&self) -> bool {
         true
+    }
+
+    /// Frees all its memory at once and ends its work, as a driver's reset does: what is asked of it then is
+    /// [`crate::Error::DeviceLost`]. Host memory stays until its buffers are dropped.
+    fn destroy(&self) {}
+
+    /// Opens it anew if it was lost and that can be done in this process; false for one that works, or is beyond
+    /// help. Buffers and recordings of before are of no use then.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Device`] when it is no longer there.
+    fn reopen(&self) -> LocalFuture<'_, Result<bool>> {
+        Box::pin(std::future::ready(Ok(false)))
     }
 
     /// Itself, where a communicator may join devices of its type directly.

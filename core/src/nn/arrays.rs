@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::device::Device;
+use crate::device::{Device, Purpose};
 use crate::ops::{Array, ElementType};
 use crate::tensor::Tensor;
 use crate::weights::Weight;
@@ -64,7 +64,10 @@ impl Arrays<'_> {
     pub async fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let values = self.expect(name, shape)?.to_f32();
         let bytes = bytemuck::cast_slice(&values);
-        let buffer = self.device.alloc(bytes.len() as u64, name).await?;
+        let buffer = self
+            .device
+            .alloc(bytes.len() as u64, Purpose::Weights, name)
+            .await?;
         self.device.write(&buffer, 0, bytes)?;
         Ok(Tensor::of(buffer, DType::F32, shape))
     }

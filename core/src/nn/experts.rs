@@ -477,8 +477,8 @@ mod tests {
     use pollster::block_on;
 
     use super::*;
-    use crate::device::Device;
     use crate::device::cpu::CpuDevice;
+    use crate::device::{Device, Purpose};
     use crate::kernels::case::random;
     use crate::nn::GatedMlp;
     use crate::weights::dequant::quantize;
@@ -494,7 +494,8 @@ mod tests {
 
     impl Test {
         fn tensor(&self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Tensor {
-            let buffer = block_on(self.device.alloc(bytes.len() as u64, "t")).unwrap();
+            let buffer =
+                block_on(self.device.alloc(bytes.len() as u64, Purpose::Weights, "t")).unwrap();
             self.device.write(&buffer, 0, bytes).unwrap();
             Tensor::of(buffer, dtype, shape)
         }

@@ -1,7 +1,7 @@
 //! Linear layers of integer weights.
 
 use super::linear::MATVEC_TOKENS;
-use crate::device::Device;
+use crate::device::{Device, Purpose};
 use crate::kernels::{
     Size, quantize_activations, quantized_dot, quantized_matmul, quantized_matvec,
 };
@@ -98,7 +98,9 @@ async fn upload(
     bytes: &[u8],
 ) -> Result<Tensor> {
     let padded = bytes.len().next_multiple_of(16) as u64;
-    let buffer = device.alloc(padded, "quantized weight").await?;
+    let buffer = device
+        .alloc(padded, Purpose::Weights, "quantized weight")
+        .await?;
     device.write(&buffer, 0, bytes)?;
     Ok(Tensor::of(buffer, dtype, shape))
 }

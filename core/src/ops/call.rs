@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::shape::Axes;
 use super::{Array, ElementType, Input, Op, Settings};
 use crate::comm::{Mesh, Placement, lower};
-use crate::device::{Buffer, Device, Prepared};
+use crate::device::{Buffer, Device, Prepared, Purpose};
 use crate::recording::Recording;
 use crate::shard::Split;
 use crate::tensor::{Storage, Tensor};
@@ -413,7 +413,10 @@ impl<'d> Call<'d> {
         bytes: &[u8],
     ) -> Result<Tensor> {
         let padded = bytes.len().next_multiple_of(16).max(16);
-        let buffer = self.device.alloc(padded as u64, name).await?;
+        let buffer = self
+            .device
+            .alloc(padded as u64, Purpose::Activations, name)
+            .await?;
         let whole = bytes.len() / 4 * 4;
         self.device.write(&buffer, 0, &bytes[..whole])?;
         if whole < bytes.len() {

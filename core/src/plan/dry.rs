@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use crate::comm::{LocalComm, Placement, World};
-use crate::device::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
+use crate::device::{
+    Buffer, Device, DeviceInfo, DeviceKind, Layout, Ledger, Limits, Prepared, Purpose,
+};
 use crate::kv_cache::KvDType;
 use crate::recording::Recording;
 use crate::session::{Session, SessionOptions, ShardInfo};
@@ -58,6 +60,7 @@ pub struct PlanDevice {
     /// Names of the model's tensors.
     weights: Vec<String>,
     memory: RefCell<Memory>,
+    ledger: Ledger,
     recordings: RefCell<Vec<Recording>>,
 }
 
@@ -87,6 +90,7 @@ impl PlanDevice {
             }),
             weights,
             memory: RefCell::default(),
+            ledger: Ledger::default(),
             recordings: RefCell::default(),
         }
     }
@@ -111,14 +115,27 @@ impl Device for PlanDevice {
         &self.limits
     }
 
-    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn alloc<'a>(
+        &'a self,
+        bytes: u64,
+        purpose: Purpose,
+        label: &'a str,
+    ) -> LocalFuture<'a, Result<Buffer>> {
         let memory = &mut *self.memory.borrow_mut();
         let named = self.weights.binary_search_by(|w| w.as_str().cmp(label));
-        let (place, holds) = match label {
-            "key cache" | "value cache" => (&mut memory.cache, Holds::Other),
-            "rope" => (&mut memory.tables, Holds::Other),
-            _ if named.is_ok() => (&mut memory.weights, Holds::Weight),
-            _ => (&mut memory.other, Holds::Other),
+        let holds = match named {
+            Ok(_) => Holds::Weight,
+            Err(_) => Holds::Other,
+        };
+        let place = match purpose {
+            Purpose::Weights | Purpose::Experts => &mut memory.weights,
+            Purpose::KvCache => &mut memory.cache,
+            Purpose::Tables => &mut memory.tables,
+            Purpose::Activations | Purpose::Staging => &mut memory.other,
         };
         *place += bytes;
         Box::pin(std::future::ready(Ok(Buffer::new(holds, bytes))))

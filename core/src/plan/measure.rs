@@ -1,7 +1,7 @@
 //! What a device of this machine does, by short recordings.
 
 use super::devices::DeviceSpec;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Device, Purpose};
 use crate::kernels::{add, copy};
 use crate::models::ModelConfig;
 use crate::nn::Linear;
@@ -140,8 +140,11 @@ pub async fn copy_bandwidth(
     let mut bytes = most.min(device.limits().max_binding_bytes / 4);
     let [x, y] = loop {
         bytes = bytes.max(LEAST_COPY) & !15;
-        let pair = match device.alloc(bytes, "measure").await {
-            Ok(x) => device.alloc(bytes, "measure").await.map(|y| [x, y]),
+        let pair = match device.alloc(bytes, Purpose::Activations, "measure").await {
+            Ok(x) => device
+                .alloc(bytes, Purpose::Activations, "measure")
+                .await
+                .map(|y| [x, y]),
             Err(e) => Err(e),
         };
         match pair {
@@ -188,7 +191,9 @@ pub async fn copy_bandwidth(
 /// So many additions of small vectors, one after the other.
 async fn adds(device: &dyn Device, count: usize) -> Result<(Recording, Tensor)> {
     const LEN: usize = 64;
-    let z = device.alloc(4 * LEN as u64, "measure").await?;
+    let z = device
+        .alloc(4 * LEN as u64, Purpose::Activations, "measure")
+        .await?;
     let z = Tensor::of(z, DType::F32, &[LEN]);
     let mut r = Recording::new();
     let mut x = z.clone();

@@ -3,14 +3,15 @@
 //! A step is recorded once for each rank and prepared as one program of the [`World`]. What changes from
 //! step to step (tokens, positions) lies in small buffers that the ranks of a device share.
 
+mod fill;
+
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use super::statistics::{ExpertStatistics, RouteCounts};
-use super::{DEFAULT_CONTEXT, LOGIT_ROWS, MOST_TOP_K, Phase, Progress, SessionOptions};
+use super::{LOGIT_ROWS, MOST_TOP_K, SessionOptions};
 use crate::comm::{Placement, Program, World};
-use crate::device::{Buffer, Device, DeviceInfo};
+use crate::device::{Buffer, Device, DeviceInfo, Purpose};
 use crate::expert_cache::{ExpertCache, ExpertCacheUse};
 use crate::kernels::router::NOT_A_NUMBER;
 use crate::kv_cache::KvCache;
@@ -19,11 +20,13 @@ use crate::recording::Recording;
 use crate::sampler::Candidate;
 use crate::shard::Split;
 use crate::tensor::Tensor;
-use crate::weights::{Held, Loader, ModelFiles};
+use crate::weights::{Held, Loader};
 use crate::{DType, Error, Result};
 
 pub(super) struct Ranks {
+    config: ModelConfig,
     world: World,
+    /// None while the model is not on the devices.
     ranks: Vec<Rank>,
     /// Of each device of the world, in its order.
     inputs: Vec<Inputs>,
@@ -91,91 +94,12 @@ struct Steps {
 }
 
 impl Ranks {
-    pub(super) async fn load(
-        files: &ModelFiles,
-        world: World,
-        options: &SessionOptions,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Ranks> {
-        let max = files.config.max_position_embeddings;
-        let context = options.context_length.unwrap_or(max.min(DEFAULT_CONTEXT));
-        if context == 0 || context > max {
-            return Err(Error::Invalid(format!(
-                "context of {context} tokens, this model allows 1 to {max}"
-            )));
-        }
-        let mut report = |done, total| match progress(Progress {
-            phase: Phase::Upload,
-            done,
-            total,
-        }) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled),
-        };
-        let mut ranks = Vec::with_capacity(world.ranks().len());
-        let mut loader = Loader::new(files, Rc::clone(world.device(0)), &mut report);
-        for i in 0..world.ranks().len() {
-            let rank = Rank::load(&mut loader, &world, i, context, options).await;
-            ranks.push(rank.map_err(|e| of_rank(e, &world.ranks()[i], files, loader.held()))?);
-        }
-        let chunk = options.prefill_chunk.clamp(1, context);
-        let stages = ranks[0].placement.pp.len();
-        let mut inputs = Vec::with_capacity(world.devices().len());
-        for device in world.devices() {
-            let vocab = files.config.vocab_size;
-            inputs.push(Inputs::new(device.as_ref(), stages, chunk, vocab).await?);
-        }
-        let counts = ranks.iter().filter_map(|rank| rank.route_counts.as_ref());
-        let counted = counts.flat_map(|counts| counts.own.iter().copied());
-        let mut ranks = Ranks {
-            statistics: match options.expert_statistics {
-                true => ExpertStatistics::new(&files.config, counted),
-                false => None,
-            },
-            world,
-            ranks,
-            inputs,
-            context,
-            chunk,
-            steps: Steps::default(),
-        };
-        ranks.compile(progress).await?;
-        Ok(ranks)
-    }
-
-    /// Compiles the kernels that every answer needs, so that the first one does not wait.
-    async fn compile(
-        &mut self,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<()> {
-        for done in 0..=2 {
-            let told = Progress {
-                phase: Phase::Compile,
-                done,
-                total: 2,
-            };
-            if progress(told).is_break() {
-                return Err(Error::Cancelled);
-            }
-            match done {
-                0 => {
-                    self.greedy_step().await?;
-                }
-                1 => {
-                    self.prefill_step(self.chunk, true).await?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn world(&self) -> &World {
         &self.world
     }
 
     pub(super) fn config(&self) -> &ModelConfig {
-        self.ranks[0].model.config()
+        &self.config
     }
 
     /// S: tokens that the caches have room for.
@@ -257,12 +181,18 @@ impl Ranks {
         self.count(1).await
     }
 
-    /// Computes token `id`, and its logits.
-    pub(super) async fn decode(&mut self, id: u32, position: usize) -> Result<()> {
-        self.write_position(position)?;
+    /// Puts a token where a decode step takes it.
+    pub(super) fn set_next(&self, id: u32) -> Result<()> {
         for (inputs, device) in self.inputs.iter().zip(self.world.devices()) {
             device.write(&inputs.next, 0, &id.to_le_bytes())?;
         }
+        Ok(())
+    }
+
+    /// Computes token `id`, and its logits.
+    pub(super) async fn decode(&mut self, id: u32, position: usize) -> Result<()> {
+        self.write_position(position)?;
+        self.set_next(id)?;
         if self.steps.decode.is_none() {
             self.steps.decode = Some(self.one_token(false).await?);
         }
@@ -315,7 +245,7 @@ impl Ranks {
         if !self.steps.top_k.contains_key(&k) {
             let mut recordings = self.world.recordings();
             let mut found = Vec::with_capacity(self.ranks.len());
-            let vocab = self.config().vocab_size;
+            let vocab = self.config.vocab_size;
             for (rank, r) in self.ranks.iter().zip(&mut recordings) {
                 let parts = rank.placement.vocab_parts(vocab)?;
                 let lens: Vec<_> = parts.iter().map(|p| p.len().min(k)).collect();
@@ -472,7 +402,7 @@ impl Ranks {
     /// to do (GPipe, arXiv:1811.06965). They are pieces of one sequence: a stage computes them in order, so
     /// that each finds the keys of those before it.
     fn micro_batches(&self, tokens: usize) -> Vec<usize> {
-        let count = self.ranks[0].placement.pp.len().min(tokens);
+        let count = self.world.ranks()[0].pp.len().min(tokens);
         let split = Split::even(count);
         let len = |i| split.range(i, tokens, 1).map_or(0, |range| range.len());
         (0..count).map(len).collect()
@@ -566,7 +496,9 @@ impl Rank {
         let rows = placement.vocab(model.config().vocab_size)?;
         let logits = match placement.is_last_stage() {
             true => {
-                let buffer = device.alloc(4 * rows.len() as u64, "logits").await?;
+                let buffer = device
+                    .alloc(4 * rows.len() as u64, Purpose::Activations, "logits")
+                    .await?;
                 Some(Tensor::of(buffer, DType::F32, &[1, rows.len()]))
             }
             false => None,
@@ -668,15 +600,16 @@ impl Rank {
 
 impl Inputs {
     async fn new(device: &dyn Device, stages: usize, chunk: usize, vocab: usize) -> Result<Self> {
+        let alloc = |bytes, label| device.alloc(bytes, Purpose::Activations, label);
         let mut micro = Vec::with_capacity(stages);
         for _ in 0..stages {
-            let step = device.alloc(16, "step").await?;
-            micro.push((step, device.alloc(4 * chunk as u64, "tokens").await?));
+            let step = alloc(16, "step").await?;
+            micro.push((step, alloc(4 * chunk as u64, "tokens").await?));
         }
         Ok(Inputs {
             micro,
-            next: device.alloc(16, "next token").await?,
-            penalised: device.alloc(4 * vocab as u64, "penalised tokens").await?,
+            next: alloc(16, "next token").await?,
+            penalised: alloc(4 * vocab as u64, "penalised tokens").await?,
         })
     }
 
@@ -687,44 +620,6 @@ impl Inputs {
             Tensor::of(step.clone(), DType::U32, &[4]),
             Tensor::of(tokens.clone(), DType::U32, &[len]),
         )
-    }
-}
-
-/// Says which rank had no room, if there are several, how much it needs, and what would fit.
-fn of_rank(error: Error, placement: &Placement, files: &ModelFiles, held: Held) -> Error {
-    let Error::OutOfMemory {
-        device,
-        bytes,
-        what,
-    } = error
-    else {
-        return error;
-    };
-    if placement.mesh.world_size() == 1 {
-        return Error::OutOfMemory {
-            device,
-            bytes,
-            what,
-        };
-    }
-    let share = placement.split.share(placement.tp.me);
-    let stages = placement.pp.len() as f64;
-    // What it replicates is small beside this.
-    let need = files.bytes() as f64 * share / stages;
-    let mut what = format!(
-        "{what} of rank {}, which has {} of about {need:.0} bytes of weights",
-        placement.rank, held.bytes
-    );
-    let fits = share * held.bytes as f64 / need;
-    if fits < share {
-        what.push_str(&format!(
-            "; about {fits:.2} of the model would fit here (--split), or more ranks"
-        ));
-    }
-    Error::OutOfMemory {
-        device,
-        bytes,
-        what,
     }
 }
 

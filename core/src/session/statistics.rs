@@ -1,7 +1,7 @@
 //! How often routers chose each expert.
 
 use crate::comm::Placement;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Device, Purpose};
 use crate::expert_cache::ExpertCacheUse;
 use crate::models::{ModelConfig, Share};
 use crate::tensor::Tensor;
@@ -75,7 +75,9 @@ impl RouteCounts {
         let (layers, experts) = (config.num_hidden_layers, moe.num_experts);
         let bytes = 4 * (layers * experts) as u64;
         Ok(Some(RouteCounts {
-            buffer: device.alloc(bytes, "chosen experts").await?,
+            buffer: device
+                .alloc(bytes, Purpose::Activations, "chosen experts")
+                .await?,
             layers,
             own,
             experts,

@@ -17,7 +17,7 @@ pub(crate) use stored_experts::{StoredBias, StoredExperts};
 
 use super::{ModelFiles, TensorInfo, dequant, planar};
 use crate::comm::Placement;
-use crate::device::{Buffer, Device, Layout};
+use crate::device::{Buffer, Device, Layout, Purpose};
 use crate::expert_cache::ExpertCache;
 use crate::tensor::{Storage, Tensor};
 use crate::{DType, Error, Result};
@@ -65,7 +65,7 @@ impl Weight {
             let n = most.min(rows - first);
             let file = &bytes[first * row..][..n * row];
             let padded = (n * width).next_multiple_of(16);
-            let buffer = device.alloc(padded as u64, name).await?;
+            let buffer = device.alloc(padded as u64, Purpose::Weights, name).await?;
             let mut packed = vec![0; padded];
             if planar {
                 repack(dtype, cols, file, &mut packed[..n * width]);
@@ -402,7 +402,7 @@ impl<'a> Loader<'a> {
             None => {
                 let buffer = self
                     .device
-                    .alloc((total * row) as u64, matrices[0].0)
+                    .alloc((total * row) as u64, Purpose::Weights, matrices[0].0)
                     .await?;
                 Tensor::of(buffer, dtype, &[total, cols])
             }
@@ -479,7 +479,7 @@ impl<'a> Loader<'a> {
                 values.iter_mut().for_each(|v| *v *= scale);
                 let shape = [values.len()];
                 let values = std::iter::once(values);
-                let tensor = self.upload(name, &shape, values).await?;
+                let tensor = self.upload(name, Purpose::Weights, &shape, values).await?;
                 self.shared.insert(key, tensor.clone());
                 tensor
             }
@@ -559,7 +559,8 @@ impl<'a> Loader<'a> {
             Some(found) => found.clone(),
             None => {
                 let (label, shape) = (&vectors[0].0, [values.len()]);
-                let tensor = self.upload(label, &shape, std::iter::once(values)).await?;
+                let values = std::iter::once(values);
+                let tensor = self.upload(label, Purpose::Weights, &shape, values).await?;
                 self.shared.insert(key, tensor.clone());
                 tensor
             }
@@ -581,11 +582,22 @@ impl<'a> Loader<'a> {
         shape: &[usize],
         pieces: impl Iterator<Item = Vec<f32>>,
     ) -> Result<Tensor> {
+        self.computed(name, Purpose::Tables, shape, pieces).await
+    }
+
+    /// As [`Loader::table`], for this purpose.
+    async fn computed(
+        &mut self,
+        name: &str,
+        purpose: Purpose,
+        shape: &[usize],
+        pieces: impl Iterator<Item = Vec<f32>>,
+    ) -> Result<Tensor> {
         let key = self.key(name, 0..1, 0..shape.iter().product());
         if let Some(found) = self.shared.get(&key) {
             return Ok(found.clone());
         }
-        let tensor = self.upload(name, shape, pieces).await?;
+        let tensor = self.upload(name, purpose, shape, pieces).await?;
         self.shared.insert(key, tensor.clone());
         Ok(tensor)
     }
@@ -593,11 +605,12 @@ impl<'a> Loader<'a> {
     async fn upload(
         &mut self,
         name: &str,
+        purpose: Purpose,
         shape: &[usize],
         pieces: impl Iterator<Item = Vec<f32>>,
     ) -> Result<Tensor> {
         let bytes = 4 * shape.iter().product::<usize>();
-        let buffer = self.device.alloc(bytes as u64, name).await?;
+        let buffer = self.device.alloc(bytes as u64, purpose, name).await?;
         let mut at = 0;
         if self.device.takes_data() {
             for piece in pieces {
@@ -652,7 +665,9 @@ impl<'a> Loader<'a> {
             }
         }
         let row = row_bytes(layout, info.dtype, cols);
-        let buffer = device.alloc((rows * row) as u64, &info.name).await?;
+        let buffer = device
+            .alloc((rows * row) as u64, Purpose::Weights, &info.name)
+            .await?;
         self.read_into(info, part, &buffer, 0).await?;
         Ok(Tensor::of(buffer, info.dtype, &shape))
     }

@@ -11,7 +11,9 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 use naga_cuda::{BoundsPolicy, Output, SUBGROUP_SIZE};
-use shardlight::device::{Buffer, Device, DeviceInfo, Layout, Limits, Prepared};
+use shardlight::device::{
+    Buffer, Device, DeviceInfo, Entry, Layout, Ledger, Limits, Prepared, Purpose,
+};
 use shardlight::recording::{Dispatch, Recording};
 use shardlight::weights::source::LocalFuture;
 use shardlight::{Error, Result};
@@ -28,6 +30,7 @@ use super::{driver, info, refused, unusable, words};
 pub struct CudaDevice {
     info: DeviceInfo,
     limits: Limits,
+    ledger: Ledger,
     compiler: Compiler,
     /// Which ones.
     choice: Kernels,
@@ -47,6 +50,7 @@ pub(super) struct Compiled {
     pub(super) function: CudaFunction,
     pub(super) bindings: Vec<naga_cuda::Binding>,
     pub(super) workgroup_size: [u32; 3],
+    _entry: Entry,
 }
 
 /// What a call launches.
@@ -117,6 +121,7 @@ impl CudaDevice {
             compiler: Compiler::new(&info.name, capability, bounds)?,
             info,
             limits,
+            ledger: Ledger::default(),
             choice,
             gpu,
             kernels: RefCell::default(),
@@ -147,9 +152,12 @@ impl CudaDevice {
         }
     }
 
-    /// The device cannot go on: what queued work did wrong shows at some later call.
+    /// What the driver says of queued work, at some later call; the device may be lost by it.
     fn lose(&self, error: DriverError) -> Error {
         let reason = words(error);
+        if !ends_context(error.0) {
+            return self.error(reason);
+        }
         self.lost.borrow_mut().get_or_insert(reason.clone());
         Error::DeviceLost {
             device: self.info.name.clone(),
@@ -167,7 +175,7 @@ impl CudaDevice {
         }
     }
 
-    pub(super) fn allocate(&self, bytes: u64, label: &str) -> Result<Buffer> {
+    pub(super) fn allocate(&self, bytes: u64, purpose: Purpose, label: &str) -> Result<Buffer> {
         self.check()?;
         let size = bytes.max(16).next_multiple_of(16);
         let out_of_memory = || Error::OutOfMemory {
@@ -182,7 +190,8 @@ impl CudaDevice {
             _ => self.lose(e),
         })?;
         let address = memory.device_ptr(&self.stream).0;
-        Ok(Buffer::new(CudaBuffer { memory, address }, bytes))
+        let memory = CudaBuffer { memory, address };
+        Ok(self.ledger.buffer(memory, bytes, size, purpose))
     }
 
     fn buffer<'a>(&self, buffer: &'a Buffer) -> Result<&'a CudaBuffer> {
@@ -380,11 +389,36 @@ impl CudaDevice {
             function,
             bindings: output.bindings,
             workgroup_size: output.workgroup_size,
+            _entry: self.ledger.pipeline(),
         });
         let mut kernels = self.kernels.borrow_mut();
         kernels.insert(key.to_string(), Rc::clone(&compiled));
         Ok(compiled)
     }
+}
+
+/// Is this an error after which the driver refuses all work of the process on this device?
+fn ends_context(result: sys::CUresult) -> bool {
+    use sys::CUresult as E;
+    matches!(
+        result,
+        E::CUDA_ERROR_DEINITIALIZED
+            | E::CUDA_ERROR_DEVICE_UNAVAILABLE
+            | E::CUDA_ERROR_INVALID_CONTEXT
+            | E::CUDA_ERROR_ECC_UNCORRECTABLE
+            | E::CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | E::CUDA_ERROR_ILLEGAL_ADDRESS
+            | E::CUDA_ERROR_LAUNCH_TIMEOUT
+            | E::CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | E::CUDA_ERROR_ASSERT
+            | E::CUDA_ERROR_HARDWARE_STACK_ERROR
+            | E::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | E::CUDA_ERROR_MISALIGNED_ADDRESS
+            | E::CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | E::CUDA_ERROR_INVALID_PC
+            | E::CUDA_ERROR_LAUNCH_FAILED
+            | E::CUDA_ERROR_UNKNOWN
+    )
 }
 
 impl Device for CudaDevice {
@@ -396,8 +430,17 @@ impl Device for CudaDevice {
         &self.limits
     }
 
-    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
-        Box::pin(async move { self.allocate(bytes, label) })
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn alloc<'a>(
+        &'a self,
+        bytes: u64,
+        purpose: Purpose,
+        label: &'a str,
+    ) -> LocalFuture<'a, Result<Buffer>> {
+        Box::pin(async move { self.allocate(bytes, purpose, label) })
     }
 
     fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {

@@ -9,7 +9,7 @@ use cudarc::driver::{
     CudaFunction, CudaGraph, CudaStream, DriverError, LaunchConfig, PushKernelArg, sys,
 };
 use shardlight::Result;
-use shardlight::device::{Buffer, Prepared};
+use shardlight::device::{Buffer, Prepared, Purpose};
 use shardlight::recording::{Dispatch, PackedArgs, Recording, resolve};
 
 use super::device::{Compiled, CudaDevice};
@@ -109,13 +109,13 @@ impl CudaDevice {
         let plan = recording.plan_scratch();
         let mut pool = Vec::with_capacity(plan.buffers.len());
         for bytes in &plan.buffers {
-            pool.push(self.allocate(*bytes, "scratch")?);
+            pool.push(self.allocate(*bytes, Purpose::Activations, "scratch")?);
         }
         let PackedArgs { bytes, places } = PackedArgs::new(&dispatches, ALIGN);
         let args = match bytes.is_empty() {
             true => None,
             false => {
-                let buffer = self.allocate(bytes.len() as u64, "args")?;
+                let buffer = self.allocate(bytes.len() as u64, Purpose::Activations, "args")?;
                 self.upload(&buffer, 0, &bytes)?;
                 Some(buffer)
             }
@@ -124,7 +124,8 @@ impl CudaDevice {
         let shared = |bytes: fn(&Memory) -> u64, label: &str| {
             let most = chosen.iter().map(|(_, c)| bytes(&c.memory)).max();
             let most = most.filter(|bytes| *bytes > 0);
-            most.map(|bytes| self.allocate(bytes, label)).transpose()
+            most.map(|bytes| self.allocate(bytes, Purpose::Activations, label))
+                .transpose()
         };
         let workspace = shared(|m| m.workspace, "workspace")?;
         let counters = shared(|m| m.counters, "counters")?;

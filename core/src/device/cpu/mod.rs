@@ -26,7 +26,7 @@ pub use parallel::{for_each_chunk, for_each_part, for_each_row, threads};
 pub use simd::{Level, force_level};
 pub use strided::gemm;
 
-use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
+use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Ledger, Limits, Prepared, Purpose};
 use crate::kernels::{Access, Kernel};
 use crate::recording::{Dispatch, Recording, ScratchPlan, resolve};
 use crate::weights::MappedBytes;
@@ -38,6 +38,7 @@ use memory::CpuMemory;
 pub struct CpuDevice {
     info: DeviceInfo,
     limits: Limits,
+    ledger: Ledger,
 }
 
 /// A recording whose scratch memory is allocated; every run walks a segment's list again.
@@ -70,6 +71,7 @@ impl CpuDevice {
                 f16: false,
                 packed_dot: false,
             },
+            ledger: Ledger::default(),
         }
     }
 
@@ -85,13 +87,14 @@ impl CpuDevice {
         }
     }
 
-    fn allocate(&self, bytes: u64, label: &str) -> Result<Buffer> {
+    fn allocate(&self, bytes: u64, purpose: Purpose, label: &str) -> Result<Buffer> {
         let memory = CpuMemory::zeroed(bytes).ok_or_else(|| Error::OutOfMemory {
             device: self.info.name.clone(),
             bytes,
             what: label.to_string(),
         })?;
-        Ok(Buffer::new(memory, bytes))
+        let allocated = bytes.next_multiple_of(16);
+        Ok(self.ledger.buffer(memory, bytes, allocated, purpose))
     }
 }
 
@@ -110,13 +113,23 @@ impl Device for CpuDevice {
         &self.limits
     }
 
-    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
-        Box::pin(async move { self.allocate(bytes, label) })
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn alloc<'a>(
+        &'a self,
+        bytes: u64,
+        purpose: Purpose,
+        label: &'a str,
+    ) -> LocalFuture<'a, Result<Buffer>> {
+        Box::pin(async move { self.allocate(bytes, purpose, label) })
     }
 
     fn import(&self, bytes: &MappedBytes, range: Range<u64>) -> Option<Buffer> {
         let len = range.end.checked_sub(range.start)?;
-        Some(Buffer::new(CpuMemory::mapped(bytes, range)?, len))
+        let memory = CpuMemory::mapped(bytes, range)?;
+        Some(self.ledger.mapped(memory, len))
     }
 
     fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -153,7 +166,7 @@ impl Device for CpuDevice {
             let plan = recording.plan_scratch();
             let mut pool = Vec::with_capacity(plan.buffers.len());
             for bytes in &plan.buffers {
-                pool.push(self.allocate(*bytes, "scratch")?);
+                pool.push(self.allocate(*bytes, Purpose::Activations, "scratch")?);
             }
             let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
             let segments: Vec<Vec<Dispatch>> = (recording.segments().into_iter())

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_channel::oneshot;
 
-use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Limits, Prepared};
+use super::{
+    Buffer, Device, DeviceInfo, DeviceKind, Entry, Layout, Ledger, Limits, Prepared, Purpose,
+};
 use crate::recording::Recording;
 use crate::weights::source::LocalFuture;
 use crate::{Error, Result};
@@ -24,16 +26,27 @@ pub struct Adapter {
     packed_dot: bool,
     /// What it calls itself.
     pub info: DeviceInfo,
+    /// How many adapters before it call themselves the same.
+    twin: usize,
 }
 
 /// A GPU (or a software one) behind WebGPU's interface.
 pub struct WgpuDevice {
     info: DeviceInfo,
+    twin: usize,
     limits: Limits,
+    ledger: Ledger,
+    live: RefCell<Rc<Live>>,
+}
+
+/// What is lost when the driver resets.
+struct Live {
     device: wgpu::Device,
     queue: wgpu::Queue,
     pipelines: RefCell<HashMap<String, Rc<Compiled>>>,
     fault: Arc<Mutex<Option<Fault>>>,
+    /// Writes of which it is not known that they have been done.
+    writes: RefCell<Option<Entry>>,
 }
 
 /// Why the device cannot go on; set by wgpu's callbacks.
@@ -45,6 +58,13 @@ enum Fault {
 }
 
 struct WgpuBuffer(wgpu::Buffer);
+
+/// In browsers memory is otherwise kept until the garbage collector comes by.
+impl Drop for WgpuBuffer {
+    fn drop(&mut self) {
+        self.0.destroy();
+    }
+}
 
 /// Every adapter there is, best first. In browsers: the one that the page is given.
 pub async fn adapters() -> Vec<Adapter> {
@@ -72,6 +92,10 @@ pub async fn adapters() -> Vec<Adapter> {
         .contains(wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct);
     let adapter = |a| Adapter::new(a, packed_dot);
     let mut adapters: Vec<Adapter> = found.into_iter().map(adapter).collect();
+    for i in 1..adapters.len() {
+        let twins = adapters[..i].iter().filter(|a| a.info == adapters[i].info);
+        adapters[i].twin = twins.count();
+    }
     adapters.sort_by_key(|a| a.info.kind);
     adapters
 }
@@ -107,6 +131,7 @@ impl Adapter {
                 kind,
                 driver: driver.trim().to_string(),
             },
+            twin: 0,
         }
     }
 
@@ -116,6 +141,19 @@ impl Adapter {
     ///
     /// [`Error::Device`] with the driver's words.
     pub async fn open(self) -> Result<WgpuDevice> {
+        let live = self.live().await?;
+        let mut limits = limits(&self.info, &live.device, &self.adapter.get_info());
+        limits.packed_dot = self.packed_dot;
+        Ok(WgpuDevice {
+            info: self.info,
+            twin: self.twin,
+            limits,
+            ledger: Ledger::default(),
+            live: RefCell::new(Rc::new(live)),
+        })
+    }
+
+    async fn live(&self) -> Result<Live> {
         let offered = self.adapter.features();
         let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
         let descriptor = wgpu::DeviceDescriptor {
@@ -132,22 +170,21 @@ impl Adapter {
         })?;
         let fault = Arc::new(Mutex::new(None));
         let lost = Arc::clone(&fault);
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                set_fault(&lost, Fault::Lost(message));
-            }
+        device.set_device_lost_callback(move |_, message| {
+            let message = match message.as_str() {
+                "" => "the driver gives no reason",
+                message => message,
+            };
+            set_fault(&lost, Fault::Lost(message.to_string()));
         });
         let uncaptured = Arc::clone(&fault);
         device.on_uncaptured_error(Arc::new(move |error| set_fault(&uncaptured, error.into())));
-        let mut limits = limits(&self.info, &device, &self.adapter.get_info());
-        limits.packed_dot = self.packed_dot;
-        Ok(WgpuDevice {
-            info: self.info,
-            limits,
+        Ok(Live {
             device,
             queue,
             pipelines: RefCell::default(),
             fault,
+            writes: RefCell::default(),
         })
     }
 }
@@ -175,10 +212,15 @@ fn limits(info: &DeviceInfo, device: &wgpu::Device, adapter: &wgpu::AdapterInfo)
     }
 }
 
-/// Keeps the first fault: those that follow are its consequences.
+/// Keeps the first fault: those that follow are its consequences. A loss is told late, and is the cause of all.
 fn set_fault(fault: &Mutex<Option<Fault>>, new: Fault) {
     let mut fault = fault.lock().unwrap_or_else(PoisonError::into_inner);
-    fault.get_or_insert(new);
+    match (&*fault, &new) {
+        (None, _) | (Some(Fault::OutOfMemory | Fault::Other(_)), Fault::Lost(_)) => {
+            *fault = Some(new);
+        }
+        _ => {}
+    }
 }
 
 impl From<wgpu::Error> for Fault {
@@ -187,6 +229,42 @@ impl From<wgpu::Error> for Fault {
             wgpu::Error::OutOfMemory { .. } => Fault::OutOfMemory,
             other => Fault::Other(other.to_string()),
         }
+    }
+}
+
+impl Live {
+    fn fault(&self) -> Option<Fault> {
+        let fault = || {
+            let fault = self.fault.lock();
+            fault.unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        match fault() {
+            Some(Fault::OutOfMemory | Fault::Other(_)) => {
+                // What a lost device says first is that its buffers are not valid.
+                self.poll();
+                fault()
+            }
+            found => found,
+        }
+    }
+
+    /// Lets callbacks run: natively this waits for the queue, in browsers the event loop does.
+    fn poll(&self) {
+        // Without a time limit it fails only for a submission that never was.
+        let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
+    }
+
+    /// Waits until what was queued has been done, or a fault has been noted.
+    async fn settle(&self) {
+        let (done, wait) = oneshot::channel();
+        self.queue.submit([]);
+        self.queue.on_submitted_work_done(move || {
+            // Nobody waits any more: nothing to tell.
+            let _ = done.send(());
+        });
+        self.poll();
+        let _ = wait.await;
+        self.writes.take();
     }
 }
 
@@ -206,18 +284,23 @@ impl WgpuDevice {
         }
     }
 
+    fn live(&self) -> Rc<Live> {
+        Rc::clone(&self.live.borrow())
+    }
+
     /// The fault that a callback has noted, if any.
     fn check(&self) -> Result<()> {
-        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*fault {
-            None => Ok(()),
-            Some(Fault::Lost(reason)) => Err(Error::DeviceLost {
+        let Some(fault) = self.live.borrow().fault() else {
+            return Ok(());
+        };
+        Err(match fault {
+            Fault::Lost(reason) => Error::DeviceLost {
                 device: self.info.name.clone(),
-                reason: reason.clone(),
-            }),
-            Some(Fault::OutOfMemory) => Err(self.out_of_memory(0, "queued work")),
-            Some(Fault::Other(reason)) => Err(self.error(reason.clone())),
-        }
+                reason,
+            },
+            Fault::OutOfMemory => self.out_of_memory(0, "queued work"),
+            Fault::Other(reason) => self.error(reason),
+        })
     }
 
     fn buffer<'a>(&self, buffer: &'a Buffer) -> Result<&'a wgpu::Buffer> {
@@ -226,10 +309,11 @@ impl WgpuDevice {
         Ok(&found.0)
     }
 
-    async fn allocate(&self, bytes: u64, label: &str) -> Result<Buffer> {
+    async fn allocate(&self, bytes: u64, purpose: Purpose, label: &str) -> Result<Buffer> {
         self.check()?;
+        let live = self.live();
         let size = bytes.max(16).next_multiple_of(16);
-        if size > self.device.limits().max_buffer_size {
+        if size > live.device.limits().max_buffer_size {
             return Err(self.out_of_memory(bytes, label));
         }
         let mut usage = wgpu::BufferUsages::STORAGE
@@ -239,8 +323,8 @@ impl WgpuDevice {
         if size <= 256 {
             usage |= wgpu::BufferUsages::UNIFORM;
         }
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let scope = live.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = live.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size,
             usage,
@@ -249,14 +333,14 @@ impl WgpuDevice {
         if scope.pop().await.is_some() {
             return Err(self.out_of_memory(bytes, label));
         }
-        Ok(Buffer::new(WgpuBuffer(buffer), bytes))
+        let buffer = WgpuBuffer(buffer);
+        Ok(self.ledger.buffer(buffer, bytes, size, purpose))
     }
 
-    /// Lets callbacks run: natively this waits for the queue, in browsers the event loop does.
-    fn wait(&self) -> Result<()> {
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
-        waited.map_err(|e| self.error(e.to_string()))?;
-        self.check()
+    /// What an error scope has caught: the consequence of a loss, or else what it says.
+    async fn caught(&self, error: Error) -> Error {
+        self.live().settle().await;
+        self.check().err().unwrap_or(error)
     }
 }
 
@@ -269,8 +353,17 @@ impl Device for WgpuDevice {
         &self.limits
     }
 
-    fn alloc<'a>(&'a self, bytes: u64, label: &'a str) -> LocalFuture<'a, Result<Buffer>> {
-        Box::pin(self.allocate(bytes, label))
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn alloc<'a>(
+        &'a self,
+        bytes: u64,
+        purpose: Purpose,
+        label: &'a str,
+    ) -> LocalFuture<'a, Result<Buffer>> {
+        Box::pin(self.allocate(bytes, purpose, label))
     }
 
     fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -284,20 +377,17 @@ impl Device for WgpuDevice {
                 target.size()
             )));
         }
-        self.queue.write_buffer(target, offset, bytes);
+        let live = self.live();
+        live.queue.write_buffer(target, offset, bytes);
+        let mut writes = live.writes.borrow_mut();
+        let entry = || self.ledger.memory(Purpose::Staging, 0);
+        writes.get_or_insert_with(entry).add(bytes.len() as u64);
         Ok(())
     }
 
     fn flush(&self) -> LocalFuture<'_, Result<()>> {
         Box::pin(async {
-            let (done, wait) = oneshot::channel();
-            self.queue.submit([]);
-            self.queue.on_submitted_work_done(move || {
-                // Nobody waits any more: nothing to tell.
-                let _ = done.send(());
-            });
-            self.wait()?;
-            let _ = wait.await;
+            self.live().settle().await;
             self.check()
         })
     }
@@ -321,31 +411,34 @@ impl Device for WgpuDevice {
             if bytes == 0 {
                 return Ok(Vec::new());
             }
-            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            let live = self.live();
+            let staging = live.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("read"),
                 size: bytes,
                 usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
-            let mut encoder = self.device.create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
-            self.queue.submit([encoder.finish()]);
+            let _entry = self.ledger.memory(Purpose::Staging, bytes);
+            let staging = WgpuBuffer(staging);
+            let WgpuBuffer(staging) = &staging;
+            let mut encoder = live.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(source, offset, staging, 0, bytes);
+            live.queue.submit([encoder.finish()]);
             let (done, wait) = oneshot::channel();
             staging.map_async(wgpu::MapMode::Read, .., move |result| {
                 let _ = done.send(result);
             });
-            self.wait()?;
-            match wait.await {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) => {
-                    self.check()?;
-                    return Err(self.error(e.to_string()));
-                }
-                Err(_) => {
-                    self.check()?;
-                    return Err(self.error("the read-back was dropped"));
+            live.poll();
+            let mapped = wait.await.unwrap_or(Err(wgpu::BufferAsyncError));
+            if let Err(e) = mapped {
+                live.settle().await;
+                // If nobody has told why, there is nothing to read from any more.
+                if live.fault().is_none() {
+                    set_fault(&live.fault, Fault::Lost(e.to_string()));
                 }
             }
+            self.check()?;
+            live.writes.take();
             let mapped = staging.get_mapped_range(..);
             let mapped = mapped.map_err(|e| self.error(e.to_string()))?;
             let data = mapped.to_vec();
@@ -364,10 +457,42 @@ impl Device for WgpuDevice {
         let prepared = prepared.downcast::<WgpuPrepared>();
         let prepared =
             prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
-        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let live = self.live();
+        let mut encoder = live.device.create_command_encoder(&Default::default());
         prepared.encode(segment, &mut encoder);
-        self.queue.submit([encoder.finish()]);
+        live.queue.submit([encoder.finish()]);
         Ok(())
+    }
+
+    fn destroy(&self) {
+        let live = self.live();
+        live.pipelines.borrow_mut().clear();
+        live.device.destroy();
+    }
+
+    fn reopen(&self) -> LocalFuture<'_, Result<bool>> {
+        Box::pin(self.open_again())
+    }
+}
+
+impl WgpuDevice {
+    async fn open_again(&self) -> Result<bool> {
+        if !matches!(self.live().fault(), Some(Fault::Lost(_))) {
+            return Ok(false);
+        }
+        let mut found = adapters().await;
+        let Some(same) = (found.iter()).position(|a| a.info == self.info && a.twin == self.twin)
+        else {
+            let there: Vec<_> = found.iter().map(|a| a.info.to_string()).collect();
+            let there = match there.is_empty() {
+                true => "no adapter at all".to_string(),
+                false => there.join(", "),
+            };
+            return Err(self.error(format!("it is gone; there is {there}")));
+        };
+        let live = found.swap_remove(same).live().await?;
+        self.live.replace(Rc::new(live));
+        Ok(true)
     }
 }
 

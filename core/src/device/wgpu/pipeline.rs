@@ -1,10 +1,11 @@
 //! Kernels to pipelines, recordings to bind groups.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::{Fault, WgpuDevice};
-use crate::device::Prepared;
+use super::{Fault, WgpuBuffer, WgpuDevice};
+use crate::device::{Buffer, Entry, Prepared, Purpose};
 use crate::kernels::{Access, Variant};
 use crate::recording::{Dispatch, PackedArgs, Recording, resolve};
 use crate::{Error, Result};
@@ -13,6 +14,7 @@ use crate::{Error, Result};
 pub(super) struct Compiled {
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
+    _entry: Entry,
 }
 
 /// A recording with everything bound.
@@ -20,6 +22,8 @@ pub(super) struct WgpuPrepared {
     steps: Vec<Step>,
     /// Which steps are of which segment.
     segments: Vec<Range<usize>>,
+    /// What is bound: a buffer is destroyed with its last clone.
+    _buffers: Vec<Buffer>,
 }
 
 struct Step {
@@ -54,26 +58,36 @@ impl WgpuDevice {
         let plan = recording.plan_scratch();
         let mut pool = Vec::with_capacity(plan.buffers.len());
         for bytes in &plan.buffers {
-            pool.push(self.allocate(*bytes, "scratch").await?);
+            pool.push(
+                self.allocate(*bytes, Purpose::Activations, "scratch")
+                    .await?,
+            );
         }
-        let align = self.device.limits().min_uniform_buffer_offset_alignment as usize;
+        let live = self.live();
+        let align = live.device.limits().min_uniform_buffer_offset_alignment as usize;
         let PackedArgs { bytes, places } = PackedArgs::new(&dispatches, align);
         let args = self.uniforms(&bytes);
 
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let scope = live.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let mut steps = Vec::with_capacity(chosen.len());
+        let mut bound: HashMap<usize, Buffer> = HashMap::new();
         for (i, (variant, compiled)) in chosen.into_iter().enumerate() {
             let dispatch = dispatches[i];
             let mut entries = Vec::with_capacity(dispatch.bindings.len() + 1);
             for (number, tensor) in dispatch.bindings.iter().enumerate() {
                 let Some(tensor) = tensor else { continue };
-                let buffer = self.buffer(resolve(tensor, &plan, &pool))?;
+                let buffer = resolve(tensor, &plan, &pool);
+                bound
+                    .entry(buffer.address())
+                    .or_insert_with(|| buffer.clone());
+                let buffer = self.buffer(buffer)?;
                 entries.push(wgpu::BindGroupEntry {
                     binding: number as u32,
                     resource: buffer.as_entire_binding(),
                 });
             }
             if let (Some(args), Some((offset, size))) = (&args, places[i]) {
+                let args = self.buffer(args)?;
                 entries.push(wgpu::BindGroupEntry {
                     binding: dispatch.bindings.len() as u32,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -83,7 +97,7 @@ impl WgpuDevice {
                     }),
                 });
             }
-            let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            let bind_group = live.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(dispatch.kernel.name),
                 layout: &compiled.layout,
                 entries: &entries,
@@ -95,7 +109,7 @@ impl WgpuDevice {
             });
         }
         if let Some(e) = scope.pop().await {
-            return Err(self.error(e.to_string()));
+            return Err(self.caught(self.error(e.to_string())).await);
         }
         let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
         let mut end = 0;
@@ -107,51 +121,58 @@ impl WgpuDevice {
         let segments: Vec<_> = recording.segments().into_iter().map(segment).collect();
         let count = segments.len();
         Ok(Prepared::new(
-            WgpuPrepared { steps, segments },
+            WgpuPrepared {
+                steps,
+                segments,
+                _buffers: bound.into_values().chain(args).collect(),
+            },
             scratch,
             count,
         ))
     }
 
-    fn uniforms(&self, bytes: &[u8]) -> Option<wgpu::Buffer> {
+    fn uniforms(&self, bytes: &[u8]) -> Option<Buffer> {
         if bytes.is_empty() {
             return None;
         }
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let live = self.live();
+        let buffer = live.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("args"),
             size: bytes.len() as u64,
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        self.queue.write_buffer(&buffer, 0, bytes);
-        Some(buffer)
+        live.queue.write_buffer(&buffer, 0, bytes);
+        let (buffer, bytes) = (WgpuBuffer(buffer), bytes.len() as u64);
+        Some((self.ledger).buffer(buffer, bytes, bytes, Purpose::Activations))
     }
 
     async fn compile(&self, dispatch: &Dispatch, variant: &Variant) -> Result<Rc<Compiled>> {
         let (kernel, params) = (dispatch.kernel, &dispatch.params);
         let key = kernel.pipeline_key(params, variant);
-        if let Some(found) = self.pipelines.borrow().get(&key) {
+        let live = self.live();
+        if let Some(found) = live.pipelines.borrow().get(&key) {
             return Ok(Rc::clone(found));
         }
         let web = cfg!(target_arch = "wasm32");
         let text = kernel.wgsl(params, variant, web);
         let text = text.map_err(|e| self.error(e))?;
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = self
+        let scope = live.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = live
             .device
             .create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.name),
                 source: wgpu::ShaderSource::Wgsl(text.into()),
             });
         let layout = self.layout(dispatch);
-        let pipeline_layout = self
+        let pipeline_layout = live
             .device
             .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: None,
                 bind_group_layouts: &[Some(&layout)],
                 immediate_size: 0,
             });
-        let pipeline = self
+        let pipeline = live
             .device
             .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(kernel.name),
@@ -162,16 +183,21 @@ impl WgpuDevice {
                 cache: None,
             });
         if let Some(e) = scope.pop().await {
-            return Err(match Fault::from(e) {
+            let error = match Fault::from(e) {
                 Fault::OutOfMemory => self.out_of_memory(0, kernel.name),
                 Fault::Lost(e) | Fault::Other(e) => Error::Device {
                     device: self.info.name.clone(),
                     reason: format!("kernel {key} does not compile: {e}"),
                 },
-            });
+            };
+            return Err(self.caught(error).await);
         }
-        let compiled = Rc::new(Compiled { pipeline, layout });
-        let mut pipelines = self.pipelines.borrow_mut();
+        let compiled = Rc::new(Compiled {
+            pipeline,
+            layout,
+            _entry: self.ledger.pipeline(),
+        });
+        let mut pipelines = live.pipelines.borrow_mut();
         pipelines.insert(key, Rc::clone(&compiled));
         Ok(compiled)
     }
@@ -212,6 +238,6 @@ impl WgpuDevice {
             label: Some(kernel.name),
             entries: &entries,
         };
-        self.device.create_bind_group_layout(&descriptor)
+        self.live().device.create_bind_group_layout(&descriptor)
     }
 }

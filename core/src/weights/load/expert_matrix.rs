@@ -7,7 +7,7 @@ use super::experts::experts_of_slice;
 use super::repack::Repacker;
 use super::stored_experts::{Kept, Stored, StoredBias, StoredExperts};
 use super::{Loader, ModelFiles, Part, TensorInfo, Weight, row_bytes, whole_blocks};
-use crate::device::Buffer;
+use crate::device::{Buffer, Purpose};
 use crate::tensor::Tensor;
 use crate::{DType, Result};
 
@@ -249,7 +249,7 @@ impl Loader<'_> {
                 Some(found) => found.clone(),
                 None => {
                     let bytes = (experts.len() * expert) as u64;
-                    let buffer = device.alloc(bytes, name).await?;
+                    let buffer = device.alloc(bytes, Purpose::Weights, name).await?;
                     self.read_experts(stored, experts.clone(), &buffer).await?;
                     let shape = [experts.len() * unit, stored.shape()[1]];
                     let tensor = Tensor::of(buffer, dtype, &shape);
@@ -327,7 +327,8 @@ impl Loader<'_> {
         self.advance(held.len() as u64 * stored.file_bytes(), 0)
             .await?;
         let shape = [values.len()];
-        let tensor = self.table(&label, &shape, std::iter::once(values)).await?;
+        let values = std::iter::once(values);
+        let tensor = (self.computed(&label, Purpose::Weights, &shape, values)).await?;
         self.hold(tensor.bytes(), held.len() == count && rows.len() == all);
         Ok(Some(tensor))
     }

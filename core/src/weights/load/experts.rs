@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::{Loader, Part, Slice, Weight, row_bytes, rows_of_slice};
-use crate::device::Device;
+use crate::device::{Device, Purpose};
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
 
@@ -57,7 +57,9 @@ impl Weight {
         let mut weights = Vec::with_capacity(count.div_ceil(most));
         for first in (0..count).step_by(most) {
             let n = most.min(count - first);
-            let buffer = device.alloc((n * expert) as u64, name).await?;
+            let buffer = device
+                .alloc((n * expert) as u64, Purpose::Experts, name)
+                .await?;
             weights.push(Weight::of_slice(Tensor::of(
                 buffer,
                 dtype,
@@ -147,7 +149,7 @@ impl Loader<'_> {
                     Some(found) => found.clone(),
                     None => {
                         let bytes = (experts.len() * unit * row) as u64;
-                        let buffer = device.alloc(bytes, name).await?;
+                        let buffer = device.alloc(bytes, Purpose::Weights, name).await?;
                         for (i, e) in experts.clone().enumerate() {
                             let part = rows_at(e, &part.rows, rows);
                             let base = i * unit * row;

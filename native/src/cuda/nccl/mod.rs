@@ -20,7 +20,7 @@ use cudarc::driver::sys::CUdeviceptr;
 use shardlight::comm::{
     CollectiveKind, Communicator, Counted, Group, Part, Reduce, communication, host,
 };
-use shardlight::device::{Buffer, Device};
+use shardlight::device::{Buffer, Device, Purpose};
 use shardlight::tensor::Tensor;
 use shardlight::weights::source::LocalFuture;
 use shardlight::{DType, Error, Result};
@@ -246,7 +246,10 @@ impl NcclComm {
                     _ => {
                         // Rows of several ranks lie side by side: they are put there when all have come.
                         let bytes = tensor.bytes();
-                        let all = end.device.alloc(bytes, "parts of an all_gather").await?;
+                        let all = end
+                            .device
+                            .alloc(bytes, Purpose::Activations, "parts of an all_gather")
+                            .await?;
                         let pieces = pieces((end.cuda()?.address(&all, 0, bytes)?, bytes), &lens);
                         then = Then::Join {
                             outer,

@@ -1,7 +1,7 @@
 //! Sums of what ranks have sent, in the order of ranks, by the kernel that sums for ranks of one device.
 
 use shardlight::comm::Reduce;
-use shardlight::device::{Buffer, Device, Prepared};
+use shardlight::device::{Buffer, Device, Prepared, Purpose};
 use shardlight::kernels::all_reduce;
 use shardlight::recording::Recording;
 use shardlight::tensor::Tensor;
@@ -23,7 +23,11 @@ impl Reduction {
     ///
     /// [`shardlight::Error::OutOfMemory`], [`shardlight::Error::DeviceLost`].
     pub async fn new(device: &dyn Device, how: Reduce, ranks: usize, n: usize) -> Result<Self> {
-        let memory = async || device.alloc(4 * n as u64, "pieces of a sum").await;
+        let memory = async || {
+            device
+                .alloc(4 * n as u64, Purpose::Activations, "pieces of a sum")
+                .await
+        };
         let mut pieces = Vec::with_capacity(ranks);
         for _ in 0..ranks {
             pieces.push(memory().await?);
