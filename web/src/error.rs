@@ -12,6 +12,11 @@ impl Failure {
     pub fn thrown(value: JsValue) -> Self {
         Failure(value)
     }
+
+    /// `what` was disposed of.
+    pub fn closed(what: &str) -> Self {
+        Failure(with_code(&format!("the {what} was closed"), "closed"))
+    }
 }
 
 impl From<Error> for Failure {

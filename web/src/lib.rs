@@ -7,6 +7,7 @@ mod device;
 mod error;
 mod experts;
 mod fit;
+mod memory;
 mod op;
 mod options;
 mod shards;
@@ -109,6 +110,7 @@ pub async fn load(
                 .await?
         }
     };
+    let devices = world.devices().to_vec();
     let session = options.session();
     let mut thrown = None;
     let loaded = Session::load(files, world, session, &mut |progress| {
@@ -130,6 +132,9 @@ pub async fn load(
     Ok(WebSession {
         session: Cell::new(Some(loaded)),
         cancelled: Cell::new(false),
+        closed: Cell::new(false),
+        on_device: RefCell::default(),
+        devices,
         statistics: RefCell::new(statistics),
         name,
         no_gpu,
@@ -144,6 +149,10 @@ pub struct WebSession {
     /// Taken out while it answers.
     session: Cell<Option<Session>>,
     cancelled: Cell<bool>,
+    closed: Cell<bool>,
+    /// Told of losses.
+    on_device: RefCell<Option<Function>>,
+    devices: Vec<Rc<dyn shardlight::device::Device>>,
     /// As of the last step: they can be asked for while it answers.
     statistics: RefCell<Option<ExpertStatistics>>,
     name: String,
@@ -172,7 +181,7 @@ impl WebSession {
     ) -> Result<JsValue, Failure> {
         let prompt: Prompt = from_js("prompt", &prompt)?;
         let options: Generate = options_from_js(&options)?;
-        let mut session = self.session.take().ok_or_else(busy)?;
+        let mut session = self.take()?;
         self.cancelled.set(false);
         let answer = self.answer(&mut session, prompt, options, on_token).await;
         self.put_back(session);
@@ -197,7 +206,15 @@ impl WebSession {
         };
         let begin = browser::milliseconds();
         let (mut thrown, mut lost) = (None, None);
-        let (mut last, mut prompt_tokens) = (begin, 0);
+        let (mut last, mut prompt_tokens, mut lost_at) = (begin, 0, begin);
+        let on_device = self.on_device.borrow().clone();
+        let tell_device = |what: &str, value: JsValue, thrown: &mut _| match &on_device {
+            Some(f) => match f.call2(&JsValue::NULL, &what.into(), &value) {
+                Ok(_) => ControlFlow::Continue(()),
+                Err(e) => go_on(Err(e), thrown),
+            },
+            None => ControlFlow::Continue(()),
+        };
         let generated = session
             .generate(&tokens, &options.options(), &mut |event| {
                 match self.ends() {
@@ -209,6 +226,15 @@ impl WebSession {
                     }
                 }
                 match event {
+                    Event::DeviceLost { reason } => {
+                        lost_at = browser::milliseconds();
+                        tell_device("lost", reason.into(), &mut thrown)
+                    }
+                    Event::Reload(_) | Event::Replay { .. } => ControlFlow::Continue(()),
+                    Event::Recovered => {
+                        let ms = browser::milliseconds() - lost_at;
+                        tell_device("recovered", ms.into(), &mut thrown)
+                    }
                     Event::Experts(statistics) => {
                         self.statistics.replace(Some(statistics.clone()));
                         ControlFlow::Continue(())
@@ -251,6 +277,41 @@ impl WebSession {
             device: session.device().info().into(),
             expert_cache: session.expert_cache().as_ref().map(ExpertCache::from),
         })?)
+    }
+
+    /// `heard(what, value)` is told when an answer finds that a device was `lost` (why, in words), and when it goes on, the device
+    /// having `recovered` (after so many milliseconds).
+    #[wasm_bindgen(js_name = onDevice)]
+    pub fn on_device(&self, heard: Option<Function>) {
+        self.on_device.replace(heard);
+    }
+
+    /// What is taken of the memory of each device: an array of `{device, weights, tables, kv, activations, experts,
+    /// staging, total, peak, mapped, pipelines}`, bytes but for the last one. Also while an answer is being written, and
+    /// after `dispose`.
+    ///
+    /// # Errors
+    ///
+    /// Never in practice: the answer is always JSON.
+    pub fn memory(&self) -> Result<JsValue, Failure> {
+        Ok(memory::of(&self.devices)?)
+    }
+
+    /// For tests: what a driver's reset does. The answer that is being written, or the next one, finds it lost.
+    #[wasm_bindgen(js_name = destroyDevice)]
+    pub fn destroy_device(&self) {
+        self.devices.iter().for_each(|device| device.destroy());
+    }
+
+    /// Gives back all memory, on devices and of wasm; an answer that is being written ends first. All methods but
+    /// `memory` then fail with the code `closed`.
+    pub fn dispose(&self) {
+        self.closed.set(true);
+        self.cancelled.set(true);
+        self.on_device.replace(None);
+        if let Some(session) = self.session.take() {
+            session.destroy();
+        }
     }
 
     /// Ends the answer that is being written; `generate` then gives what there is.
@@ -302,7 +363,7 @@ impl WebSession {
     ///
     /// The core's, as one line with a `code`; while an answer is being written.
     pub async fn logits(&self, tokens: Vec<u32>) -> Result<Float32Array, Failure> {
-        let mut session = self.session.take().ok_or_else(busy)?;
+        let mut session = self.take()?;
         let logits = session.logits(&tokens, false).await;
         self.put_back(session);
         Ok(Float32Array::from(&logits?[..]))
@@ -372,15 +433,25 @@ impl WebSession {
         }
     }
 
+    fn take(&self) -> Result<Session, Failure> {
+        if self.closed.get() {
+            return Err(Failure::closed("model"));
+        }
+        Ok(self.session.take().ok_or_else(busy)?)
+    }
+
     /// After a session has computed.
     fn put_back(&self, session: Session) {
+        if self.closed.get() {
+            return session.destroy();
+        }
         self.statistics
             .replace(session.expert_statistics().cloned());
         self.session.set(Some(session));
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Session) -> Result<T>) -> Result<T, Failure> {
-        let mut session = self.session.take().ok_or_else(busy)?;
+        let mut session = self.take()?;
         let result = f(&mut session);
         self.session.set(Some(session));
         Ok(result?)

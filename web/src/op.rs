@@ -1,5 +1,6 @@
 //! Operators for JavaScript: typed arrays in, typed arrays out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -13,12 +14,13 @@ use wasm_bindgen::prelude::*;
 
 use crate::error::Failure;
 use crate::options::{Load, options_from_js, to_js};
-use crate::{browser, device};
+use crate::{browser, device, memory};
 
 /// A device that runs operators.
 #[wasm_bindgen]
 pub struct WebRuntime {
     device: Rc<dyn Device>,
+    closed: Cell<bool>,
 }
 
 /// Opens a device; `options` may have `device` (`auto`, `cpu`, `gpu`).
@@ -32,6 +34,7 @@ pub async fn open(options: JsValue) -> Result<WebRuntime, Failure> {
     let device = shardlight::device::open(&options.device()?).await?;
     Ok(WebRuntime {
         device: device::yielding(device),
+        closed: Cell::new(false),
     })
 }
 
@@ -80,9 +83,12 @@ impl WebRuntime {
         inputs: JsValue,
         settings: JsValue,
     ) -> Result<JsValue, Failure> {
-        let ready = self.ready(&name, &inputs, &settings).await?;
-        ready.run()?;
-        let ran = ready.read().await?;
+        let run = async || {
+            let ready = self.ready(&name, &inputs, &settings).await?;
+            ready.run()?;
+            ready.read().await
+        };
+        let ran = self.again(run).await?;
         let outputs = Object::new();
         for (output, array) in &ran.outputs {
             set(&outputs, output, &tensor(array)?)?;
@@ -102,21 +108,63 @@ impl WebRuntime {
         settings: JsValue,
         runs: u32,
     ) -> Result<Vec<f64>, Failure> {
-        let ready = self.ready(&name, &inputs, &settings).await?;
-        ready.run()?;
-        ready.wait().await?;
-        let mut times = Vec::new();
-        for _ in 0..runs {
-            let begin = browser::milliseconds();
+        let measure = async || {
+            let ready = self.ready(&name, &inputs, &settings).await?;
             ready.run()?;
             ready.wait().await?;
-            times.push(browser::milliseconds() - begin);
-        }
-        Ok(times)
+            let mut times = Vec::new();
+            for _ in 0..runs {
+                let begin = browser::milliseconds();
+                ready.run()?;
+                ready.wait().await?;
+                times.push(browser::milliseconds() - begin);
+            }
+            Ok(times)
+        };
+        self.again(measure).await
+    }
+
+    /// As `WebSession.memory`, of its one device.
+    ///
+    /// # Errors
+    ///
+    /// Never in practice.
+    pub fn memory(&self) -> Result<JsValue, Failure> {
+        Ok(memory::of(std::slice::from_ref(&self.device))?)
+    }
+
+    /// For tests: what a driver's reset does. An operator that is running, or the next one, runs on the device opened anew.
+    #[wasm_bindgen(js_name = destroyDevice)]
+    pub fn destroy_device(&self) {
+        self.device.destroy();
+    }
+
+    /// Gives back all memory. Operators then fail with the code `closed`.
+    pub fn dispose(&self) {
+        self.closed.set(true);
+        self.device.destroy();
     }
 }
 
 impl WebRuntime {
+    /// What `run` gives; a second time where the device was lost, which is opened anew.
+    async fn again<T>(&self, run: impl AsyncFn() -> Result<T>) -> Result<T, Failure> {
+        let closed = || Failure::closed("runtime");
+        if self.closed.get() {
+            return Err(closed());
+        }
+        let mut ran = run().await;
+        if self.closed.get() {
+            return Err(closed());
+        }
+        if let Err(Error::DeviceLost { .. }) = &ran
+            && self.device.reopen().await?
+        {
+            ran = run().await;
+        }
+        Ok(ran?)
+    }
+
     async fn ready(
         &self,
         name: &str,
