@@ -21,12 +21,14 @@ export class Calls {
   readonly #thread: Thread;
   readonly #waiting = new Map<number, { resolve: (result: never) => void; reject: (error: unknown) => void }>();
   #last = 0;
+  #ended: unknown;
 
   constructor(thread: Thread) {
     this.#thread = thread;
   }
 
   ask<T>(request: (id: number) => Request): Promise<T> {
+    if (this.#ended) return Promise.reject(this.#ended);
     return new Promise((resolve, reject) => {
       const id = ++this.#last;
       this.#waiting.set(id, { resolve, reject });
@@ -38,6 +40,13 @@ export class Calls {
     if (reply.type === "result") this.#take(reply.id)?.resolve(reply.result as never);
     else if (reply.type === "failed") this.#take(reply.id)?.reject(failure(reply));
     else if (reply.type === "error") this.failAll(failure(reply));
+  }
+
+  /** Ends the thread: all that is asked now and later is rejected with `error`. */
+  end(error: unknown): void {
+    this.#ended = error;
+    this.#thread.terminate();
+    this.failAll(error);
   }
 
   failAll(error: unknown): void {

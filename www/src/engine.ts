@@ -2,7 +2,7 @@
 
 import init, { check, devices, load, mlps, open, ops, Thread, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
 import type { ErrorCode } from "./errors.ts";
-import type { Adapter, Answer, Device, Fit, Info, MlpSize, Op, Progress, RankPlace, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
+import type { Adapter, Answer, Device, DeviceMemory, Fit, Info, MlpSize, Op, Progress, RankPlace, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
 
 /** Progress is told at most this often, in milliseconds. */
 const PROGRESS_EVERY = 50;
@@ -42,8 +42,10 @@ export function engine(reply: (message: Reply) => void) {
 
 function free(engine: Engine): void {
   if (engine.running > 0) return;
-  engine.session?.free();
-  engine.runtime?.free();
+  for (const open of [engine.session, engine.runtime]) {
+    open?.dispose();
+    open?.free();
+  }
   engine.session = engine.runtime = undefined;
 }
 
@@ -84,6 +86,10 @@ function opened<T>(what: T | undefined, missing: string): T {
 const theModel = ({ session }: Engine) => opened(session, "no model is loaded");
 const theRuntime = ({ runtime }: Engine) => opened(runtime, "no device is open");
 
+function memory({ session, runtime }: Engine): DeviceMemory[] {
+  return opened(session ?? runtime, "nothing is open").memory() as DeviceMemory[];
+}
+
 async function compute(engine: Engine, request: Call): Promise<Result> {
   switch (request.type) {
     case "op":
@@ -98,6 +104,16 @@ async function compute(engine: Engine, request: Call): Promise<Result> {
       return (await check(request.source, request.options, gpuMemory())) as Fit;
     case "shards":
       return theModel(engine).shards() as Shard[];
+    case "memory":
+      return memory(engine);
+    case "dispose":
+      engine.session?.dispose();
+      engine.runtime?.dispose();
+      return memory(engine);
+    case "destroyDevice":
+      engine.session?.destroyDevice();
+      engine.runtime?.destroyDevice();
+      return memory(engine);
     case "traffic":
       return theModel(engine).traffic() as Traffic;
     case "stats":
@@ -121,6 +137,7 @@ async function handle(engine: Engine, request: Request): Promise<void> {
     case "load": {
       const session = await load(request.source, request.options, teller(engine), request.rank && rank(request.rank));
       engine.session = session;
+      session.onDevice((what: "lost" | "recovered", value: string | number) => reply({ type: "device", what, value }));
       const info = session.info() as Info;
       reply({
         type: "loaded",
@@ -145,6 +162,9 @@ async function handle(engine: Engine, request: Request): Promise<void> {
     case "devices":
     case "check":
     case "shards":
+    case "memory":
+    case "dispose":
+    case "destroyDevice":
     case "traffic":
     case "stats":
     case "tokenize":

@@ -1,13 +1,29 @@
 // A model in a Worker of its own, or on the caller's thread.
 
+/// <reference lib="esnext.disposable" preserve="true" />
+
 import { Calls, failure, type Thread } from "./calls.ts";
 import { ShardlightError } from "./errors.ts";
 import { Generation } from "./generation.ts";
 import { Completions } from "./openai.ts";
-import type { Answer, GenerateOptions, Loaded, Message, Piece, Reply, Shard, Stats, Traffic } from "./protocol.ts";
+import type { Answer, DeviceMemory, GenerateOptions, Loaded, Message, Piece, Reply, Shard, Stats, Traffic } from "./protocol.ts";
 
-/** A model on one device or on several, and one conversation with it. */
-export class Model {
+/** What a model tells besides what it is asked. */
+export interface ModelEvents {
+  /** A device was lost, as by a driver's reset; the answer waits. */
+  devicelost: CustomEvent<{ reason: string }>;
+  /** The device was opened anew, and the answer goes on. */
+  recovered: CustomEvent<{ ms: number }>;
+}
+
+/**
+ * A model on one device or on several, and one conversation with it.
+ *
+ * When a device is lost, the answer that is being written pauses, the device is opened anew, the weights are read again from
+ * where they came, and the answer goes on with the text that it would have had: `devicelost` and `recovered` tell of it. A device
+ * that is lost while nothing runs is found lost by the next call.
+ */
+export class Model extends EventTarget {
   /** What was loaded, and onto which device. */
   readonly loaded: Loaded;
   /** As OpenAI's client has it: `chat.completions.create({ messages, stream: true })`. */
@@ -16,9 +32,18 @@ export class Model {
   readonly #calls: Calls;
   #heard: (reply: Reply) => void = () => {};
   #answering = false;
+  #closed = false;
+  /** For tests of programs. */
+  readonly testing = {
+    /** Loses the device, as a driver's reset does. */
+    destroyDevice: async (): Promise<void> => {
+      await this.#calls.ask((id) => ({ type: "destroyDevice", id }));
+    },
+  };
 
   /** A thread on which a model was loaded; `Shardlight.load` makes both. @internal */
   constructor(thread: Thread, loaded: Loaded) {
+    super();
     this.#thread = thread;
     this.#calls = new Calls(thread);
     this.loaded = loaded;
@@ -46,6 +71,7 @@ export class Model {
   ): Promise<Answer> {
     signal?.throwIfAborted();
     checkPrompt(prompt);
+    if (this.#closed) throw closed();
     if (this.#answering) throw new ShardlightError("busy", "an answer is being written; cancel it first");
     this.#answering = true;
     const abort = () => this.cancel();
@@ -107,17 +133,60 @@ export class Model {
     return this.#calls.ask((id) => ({ type: "logits", id, tokens }));
   }
 
-  /** Frees the model and its device; what still runs fails. */
+  /** What is taken of each device's memory; also while it answers. */
+  memory(): Promise<DeviceMemory[]> {
+    return this.#calls.ask((id) => ({ type: "memory", id }));
+  }
+
+  /**
+   * Gives back all memory, on devices and in wasm, and ends the Worker. What still runs, and what is called later, fails with
+   * the code `closed`. Gives what is left: nothing.
+   */
+  async dispose(): Promise<DeviceMemory[]> {
+    if (this.#closed) return [];
+    this.#closed = true;
+    this.#heard({ type: "error", code: "closed", message: closed().message });
+    try {
+      return await this.#calls.ask((id) => ({ type: "dispose", id }));
+    } finally {
+      this.#calls.end(closed());
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose().then(() => {});
+  }
+
+  /** As `dispose`, at once and without an account. */
   close(): void {
-    this.#thread.terminate();
-    this.#hear({ type: "error", code: "closed", message: "the model was closed" });
+    this.#closed = true;
+    this.#heard({ type: "error", code: "closed", message: closed().message });
+    this.#calls.end(closed());
+  }
+
+  override addEventListener<K extends keyof ModelEvents>(
+    type: K,
+    listener: ((event: ModelEvents[K]) => void) | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  override addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  override addEventListener(type: string, listener: unknown, options?: boolean | AddEventListenerOptions): void {
+    super.addEventListener(type, listener as EventListener | null, options);
   }
 
   #hear(reply: Reply): void {
+    if (reply.type === "device") {
+      const { what, value } = reply;
+      const [name, detail] = what === "lost" ? ["devicelost", { reason: value }] : ["recovered", { ms: value }];
+      this.dispatchEvent(new CustomEvent(name as string, { detail }));
+      return;
+    }
     this.#heard(reply);
     this.#calls.hear(reply);
   }
 }
+
+const closed = () => new ShardlightError("closed", "the model was closed");
 
 /** Templates do whatever they like with other shapes. */
 function checkPrompt(prompt: unknown): void {

@@ -259,6 +259,30 @@ export interface Loaded {
   wasmBytes: number;
 }
 
+/** Bytes of a device's memory, by what they are for. */
+export interface DeviceMemory {
+  device: Device;
+  weights: number;
+  /** Tables by position. */
+  tables: number;
+  /** Keys and values. */
+  kv: number;
+  /** Inputs, outputs and what lies between them. */
+  activations: number;
+  /** Slots of `expertCache`. */
+  experts: number;
+  /** On its way to or from the device. */
+  staging: number;
+  /** All of these. */
+  total: number;
+  /** The most there was at a time. */
+  peak: number;
+  /** Bytes of the model that are used where they are: not allocated, so not in the total. */
+  mapped: number;
+  /** Compiled kernels: a number, not bytes. */
+  pipelines: number;
+}
+
 /** Elements, slowest axis first. Indices are `Int32Array`. */
 export interface Tensor {
   data: Float32Array | Int32Array;
@@ -315,6 +339,9 @@ export type Request =
   | { type: "devices"; id: number }
   | { type: "check"; id: number; source: Source; options: CheckOptions }
   | { type: "shards"; id: number }
+  | { type: "memory"; id: number }
+  | { type: "dispose"; id: number }
+  | { type: "destroyDevice"; id: number }
   | { type: "traffic"; id: number }
   | { type: "stats"; id: number }
   | { type: "tokenize"; id: number; text: string }
@@ -325,7 +352,8 @@ export type Request =
   | { type: "reset" };
 
 /** What a request with an id gives. */
-export type Result = Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Fit | Device[] | string | Float32Array;
+export type Result =
+  | Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Fit | Device[] | DeviceMemory[] | string | Float32Array;
 
 export type Reply =
   | { type: "ready" }
@@ -333,6 +361,7 @@ export type Reply =
   | { type: "result"; id: number; result: Result }
   | { type: "failed"; id: number; code: ErrorCode; message: string }
   | { type: "progress"; progress: Progress }
+  | { type: "device"; what: "lost" | "recovered"; value: string | number }
   | { type: "token"; piece: Piece }
   | { type: "loaded"; loaded: Loaded }
   | { type: "answer"; answer: Answer }

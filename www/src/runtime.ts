@@ -1,8 +1,10 @@
 // Operators in a Worker of their own.
 
+/// <reference lib="esnext.disposable" preserve="true" />
+
 import { Calls, failure, type Thread } from "./calls.ts";
 import { ShardlightError } from "./errors.ts";
-import type { Device, Input, LoadOptions, MlpSize, Op, Setting, Tensor } from "./protocol.ts";
+import type { Device, DeviceMemory, Input, LoadOptions, MlpSize, Op, Setting, Tensor } from "./protocol.ts";
 import { startThread, type ThreadOptions } from "./start.ts";
 
 /** Where operators shall run. */
@@ -17,11 +19,16 @@ export class Runtime {
   readonly device: Device;
   /** Every operator with its inputs, settings and outputs. */
   readonly ops: Op[];
-  readonly #thread: Thread;
   readonly #calls: Calls;
+  /** For tests of programs. */
+  readonly testing = {
+    /** Loses the device, as a driver's reset does; operators then run on it opened anew. */
+    destroyDevice: async (): Promise<void> => {
+      await this.#calls.ask((id) => ({ type: "destroyDevice", id }));
+    },
+  };
 
   private constructor(thread: Thread, device: Device, ops: Op[]) {
-    this.#thread = thread;
     this.#calls = new Calls(thread);
     this.device = device;
     this.ops = ops;
@@ -60,9 +67,26 @@ export class Runtime {
     return this.#calls.ask((id) => ({ type: "mlps", id, channels }));
   }
 
-  /** Frees the device; what still runs fails. */
+  /** What is taken of the device's memory. */
+  memory(): Promise<DeviceMemory[]> {
+    return this.#calls.ask((id) => ({ type: "memory", id }));
+  }
+
+  /** Gives back all memory and ends the Worker; what still runs, and what is called later, fails. Gives what is left. */
+  async dispose(): Promise<DeviceMemory[]> {
+    try {
+      return await this.#calls.ask((id) => ({ type: "dispose", id }));
+    } finally {
+      this.close();
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose().then(() => {});
+  }
+
+  /** As `dispose`, at once and without an account. */
   close(): void {
-    this.#thread.terminate();
-    this.#calls.failAll(new ShardlightError("closed", "the runtime was closed"));
+    this.#calls.end(new ShardlightError("closed", "the runtime was closed"));
   }
 }
