@@ -17,7 +17,6 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
-// WebGPU on a machine without a GPU: SwiftShader, which Chromium offers only when asked for "unsafe" WebGPU.
 const FLAGS = [
   "--headless=new",
   "--no-sandbox",
@@ -26,9 +25,10 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
-  "--enable-unsafe-webgpu",
-  "--use-webgpu-adapter=swiftshader",
 ];
+
+// WebGPU on a machine without a GPU: SwiftShader, which Chromium offers only when asked for "unsafe" WebGPU.
+const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
 /** The first and last byte a `Range` header asks for; null when it asks for nothing that is there. */
 function byteRange(header, size) {
@@ -102,15 +102,16 @@ export async function serve(folder, extra = {}) {
  * Starts a headless Chromium with WebGPU and an empty page.
  *
  * What the page or its workers report as an error is printed and kept in `errors`; a test that expects
- * none ends with `assert.deepEqual(errors, [])`. `flags` are appended to Chromium's command line.
+ * none ends with `assert.deepEqual(errors, [])`. `flags` are appended to Chromium's command line. Without `webgpu` there is
+ * no adapter where there is no GPU.
  * Returns `{ browser, page, errors, close }`.
  */
-export async function launch({ flags = [] } = {}) {
+export async function launch({ flags = [], webgpu = true } = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.SHARDLIGHT_CHROMIUM ?? "/usr/bin/chromium",
     // Playwright's own headless mode is the old one, which has no WebGPU.
     headless: false,
-    args: [...FLAGS, ...flags],
+    args: [...FLAGS, ...(webgpu ? WEBGPU : []), ...flags],
   });
   const page = await browser.newPage();
   const errors = [];
@@ -127,10 +128,10 @@ export async function launch({ flags = [] } = {}) {
 }
 
 /** Serves a folder and opens it: `serve` and `launch` in one, closed by one `close`. */
-export async function open(folder, { path = "/", extra, flags } = {}) {
+export async function open(folder, { path = "/", extra, flags, webgpu } = {}) {
   const server = await serve(folder, extra);
   try {
-    const { browser, page, errors, close } = await launch({ flags });
+    const { browser, page, errors, close } = await launch({ flags, webgpu });
     const closeBoth = async () => {
       await close();
       await server.close();

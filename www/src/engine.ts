@@ -16,7 +16,7 @@ interface Engine {
   memory?: WebAssembly.Memory;
   session?: WebSession;
   runtime?: WebRuntime;
-  /** Requests that are being handled. */
+  /** Requests that are being handled, but for `dispose`, which waits for the others. */
   running: number;
   closed: boolean;
 }
@@ -26,9 +26,10 @@ export function engine(reply: (message: Reply) => void) {
   const engine: Engine = { reply: (message) => engine.closed || reply(message), running: 0, closed: false };
   const fail = (error: unknown) => engine.reply({ type: "error", ...told(error) });
   const receive = async (request: Request): Promise<void> => {
-    engine.running += 1;
+    const waits = request.type === "dispose" ? 0 : 1;
+    engine.running += waits;
     await handle(engine, request).catch(fail);
-    engine.running -= 1;
+    engine.running -= waits;
     if (engine.closed) free(engine);
   };
   /** Frees what is open, once nothing uses it. */
@@ -109,6 +110,8 @@ async function compute(engine: Engine, request: Call): Promise<Result> {
     case "dispose":
       engine.session?.dispose();
       engine.runtime?.dispose();
+      // What is being computed ends soon, and frees what it has.
+      while (engine.running > 0) await new Promise((resolve) => setTimeout(resolve));
       return memory(engine);
     case "destroyDevice":
       engine.session?.destroyDevice();
