@@ -2,7 +2,7 @@
 
 import { Calls, type Thread } from "./calls.ts";
 import { ShardlightError, type ErrorCode } from "./errors.ts";
-import type { Device, LoadOptions, Reply, Request, Shard } from "./protocol.ts";
+import type { Device, DeviceMemory, LoadOptions, Reply, Request, Shard } from "./protocol.ts";
 
 /** Bytes of shared memory for each rank. */
 const MEMORY = 2 << 20;
@@ -92,16 +92,18 @@ function together(request: Request): Request | undefined {
     case "logits":
     case "reset":
     case "shards":
+    case "memory":
+    case "dispose":
       return request;
     default:
       return undefined;
   }
 }
 
-/** Joins what each rank says that it holds. */
+/** Joins what each rank says that it holds, and what of its device's memory is taken. */
 class Shards {
   readonly #ranks: number;
-  readonly #found = new Map<number, Shard[]>();
+  readonly #found = new Map<number, Held[]>();
 
   constructor(ranks: number) {
     this.#ranks = ranks;
@@ -109,15 +111,19 @@ class Shards {
 
   /** What is to be told, if anything yet. */
   take(reply: Reply): Reply | undefined {
-    if (reply.type !== "result" || !isShards(reply.result)) return reply;
+    if (reply.type !== "result" || !isHeld(reply.result)) return reply;
     const found = [...(this.#found.get(reply.id) ?? []), ...reply.result];
     this.#found.set(reply.id, found);
     if (found.length < this.#ranks) return undefined;
     this.#found.delete(reply.id);
-    return { ...reply, result: found.sort((a, b) => a.rank - b.rank) };
+    const rank = (held: Held) => ("rank" in held ? held.rank : 0);
+    return { ...reply, result: found.sort((a, b) => rank(a) - rank(b)) as Shard[] | DeviceMemory[] };
   }
 }
 
-function isShards(result: unknown): result is Shard[] {
-  return Array.isArray(result) && result.length > 0 && typeof result[0] === "object" && "cacheBytes" in result[0];
+type Held = Shard | DeviceMemory;
+
+function isHeld(result: unknown): result is Held[] {
+  const first: unknown = Array.isArray(result) ? result[0] : undefined;
+  return typeof first === "object" && first !== null && ("cacheBytes" in first || "pipelines" in first);
 }
