@@ -283,7 +283,13 @@ fn run_streams_the_answer_to_standard_output_and_the_rest_to_standard_error() {
         .map(String::as_str)
         .collect();
     keys.sort_unstable();
-    assert_eq!(keys, ["device", "stop", "text", "timings", "tokens"]);
+    let all = ["device", "memory", "stop", "text", "timings", "tokens"];
+    assert_eq!(keys, all);
+    let memory = &object["memory"][0];
+    let bytes = |purpose: &str| memory[purpose].as_u64().unwrap();
+    assert_eq!(memory["device"], object["device"]);
+    assert!(bytes("kv") > 0 && bytes("mapped") > 0, "{memory}");
+    assert!(bytes("peak") >= bytes("total"), "{memory}");
 }
 
 #[test]

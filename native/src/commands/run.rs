@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use serde_json::json;
 use shardlight::chat::Message;
-use shardlight::session::StopReason;
+use shardlight::session::{Session, StopReason};
 
 use crate::answer::{self, Answer, ms};
 use crate::cli::Run;
@@ -100,6 +100,7 @@ fn object(answer: &Answer, loaded: &Loaded) -> serde_json::Value {
             "decode_ms": ms(times.decode),
         },
         "device": loaded.device(),
+        "memory": memory(&loaded.session),
     });
     if let Some(used) = loaded.session.expert_cache() {
         object["expert_cache"] = json!({
@@ -118,6 +119,16 @@ fn object(answer: &Answer, loaded: &Loaded) -> serde_json::Value {
         object["experts"] = experts::object(statistics);
     }
     object
+}
+
+/// Bytes of each device by purpose.
+fn memory(session: &Session) -> serde_json::Value {
+    let each = session.memory().into_iter().map(|memory| {
+        let mut object = json!(memory.used);
+        object["device"] = json!(memory.device.to_string());
+        object
+    });
+    each.collect()
 }
 
 /// One dim line about speed, and why it stopped if that is news.
