@@ -17,6 +17,8 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
+const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+
 const FLAGS = [
   "--headless=new",
   "--no-sandbox",
@@ -43,16 +45,15 @@ function byteRange(header, size) {
  * Serves files over HTTP on a free loopback port, with byte ranges and the headers that make a page
  * cross-origin isolated.
  *
- * `extra` maps more URL paths ("/model.gguf") to files outside the folder.
+ * `extra` maps more URL paths ("/model.gguf") to files outside the folder; `headers` takes the place of those that isolate.
  * Returns `{ url, requests, close }`; `url` ends without a slash, `requests` lists `{ path, range }`.
  */
-export async function serve(folder, extra = {}) {
+export async function serve(folder, extra = {}, headers = ISOLATED) {
   const requests = [];
   const server = createServer(async (request, response) => {
     const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
     requests.push({ path, range: request.headers.range });
-    response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
-    response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
+    for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
     response.setHeader("Cache-Control", "no-store");
     try {
       // normalize() of an absolute path leaves no ".." in it.

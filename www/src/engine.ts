@@ -50,6 +50,15 @@ function free(engine: Engine): void {
   engine.session = engine.runtime = undefined;
 }
 
+async function initial(module: WebAssembly.Module): Promise<WebAssembly.Memory> {
+  try {
+    return (await init({ module_or_path: module })).memory;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw Object.assign(new Error(`this is not the wasm of this version of the package: ${reason}`), { code: "format" });
+  }
+}
+
 async function adapter(): Promise<Adapter | null> {
   const found = await globalThis.navigator?.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!found) return null;
@@ -134,7 +143,7 @@ async function handle(engine: Engine, request: Request): Promise<void> {
   const { reply } = engine;
   switch (request.type) {
     case "init":
-      engine.memory = (await init({ module_or_path: request.module })).memory;
+      engine.memory = await initial(request.module);
       reply({ type: "ready" });
       return;
     case "load": {

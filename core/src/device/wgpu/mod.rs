@@ -68,6 +68,11 @@ impl Drop for WgpuBuffer {
 
 /// Every adapter there is, best first. In browsers: the one that the page is given.
 pub async fn adapters() -> Vec<Adapter> {
+    // Where wasm runs there may be nothing of WebGPU, as in Node; an instance would panic there.
+    #[cfg(target_arch = "wasm32")]
+    if !wgpu::util::is_browser_webgpu_supported().await {
+        return Vec::new();
+    }
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::VULKAN
         | wgpu::Backends::METAL
