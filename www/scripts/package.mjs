@@ -79,7 +79,7 @@ async function bundle(entry, name, format, plugins) {
 /** Types of all that index.ts shows. */
 function declare() {
   const tsc = join(www, "node_modules", "typescript", "bin", "tsc");
-  const options = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--stripInternal", "--outDir", types, "--rootDir", join(www, "src")];
+  const options = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", types, "--rootDir", join(www, "src")];
   const { status } = spawnSync(process.execPath, [tsc, "-p", join(www, "tsconfig.lib.json"), ...options], { stdio: "inherit" });
   if (status !== 0) process.exit(1);
   // Those it needs, named as they will be found.

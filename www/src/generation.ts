@@ -46,6 +46,7 @@ export class Generation implements PromiseLike<Answer>, AsyncIterable<Piece> {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
+  /** The pieces, from the first one on. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Piece, void, undefined> {
     let next = 0;
     try {

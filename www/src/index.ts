@@ -7,6 +7,7 @@ import { place } from "./places.ts";
 import type { CheckOptions, Fit, Loaded, LoadOptions, Source } from "./protocol.ts";
 import { joined, threadCount } from "./ranks.ts";
 import { startThread, type ThreadOptions } from "./start.ts";
+import { compiled } from "./wasm.ts";
 
 export { ShardlightError, type ErrorCode } from "./errors.ts";
 export { Generation } from "./generation.ts";
@@ -16,13 +17,13 @@ export type { ThreadOptions, WasmSource } from "./start.ts";
 export type * from "./openai.ts";
 export type * from "./protocol.ts";
 
-/**
- * Starts a Worker (or with `inline` uses the caller's thread) and puts a model onto a device; aborting `signal` ends both.
- * With `tp` or `pp` it is shared among ranks, such as `load(url, { tp: 2, devices: ["gpu", "cpu"], split: "auto" })`.
- */
 async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
   const { onProgress, signal, wasm, worker, inline, threads, ...options } = all;
-  const start = () => startThread({ wasm, worker, inline }, signal);
+  signal?.throwIfAborted();
+  // Once for all Workers: an answer of `fetch` can be read only once.
+  const module = compiled(wasm);
+  module.catch(() => {});
+  const start = () => startThread({ wasm: module, worker, inline }, signal);
   const first = await start();
   let thread = first;
   let abort = () => {};
@@ -44,17 +45,13 @@ async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
     thread.terminate();
     // How many heads a model has is not known before.
     const alone = thread !== first && threads === undefined && error instanceof ShardlightError && error.code === "invalid";
-    if (alone) return load(source, { ...all, threads: 1 });
+    if (alone) return load(source, { ...all, wasm: module, threads: 1 });
     throw error;
   } finally {
     signal?.removeEventListener("abort", abort);
   }
 }
 
-/**
- * How a model would fit this machine: its headers are read, nothing is downloaded, and the device is measured for half a
- * second. Fails as `load` would for what is no model, or one that no device can run.
- */
 async function check(source: Source, all: CheckOptions & ThreadOptions & { signal?: AbortSignal } = {}): Promise<Fit> {
   const { signal, wasm, worker, inline, ...options } = all;
   const thread = await startThread({ wasm, worker, inline }, signal);
@@ -72,4 +69,15 @@ async function check(source: Source, all: CheckOptions & ThreadOptions & { signa
 }
 
 /** Models: `const model = await Shardlight.load("https://…/model.gguf")`. */
-export const Shardlight = { load, check };
+export const Shardlight = {
+  /**
+   * Puts a model onto a device, in a Worker of its own; aborting `signal` ends that. With `tp` or `pp` it is shared among ranks,
+   * such as `load(url, { tp: 2, devices: ["gpu", "cpu"], split: "auto" })`.
+   */
+  load,
+  /**
+   * How a model would fit this machine: its headers are read, nothing is downloaded, and the device is measured for half a
+   * second. Fails as `load` would for what is no model, or one that no device can run.
+   */
+  check,
+};

@@ -27,15 +27,18 @@ interface Params {
   response_format?: { type: string };
 }
 
+/** What `create` takes for a whole answer. */
 export interface ChatCompletionCreateParamsNonStreaming extends Params {
   stream?: false | null;
 }
 
+/** What `create` takes for an answer in chunks. */
 export interface ChatCompletionCreateParamsStreaming extends Params {
   stream: true;
   stream_options?: { include_usage?: boolean } | null;
 }
 
+/** Tokens of the prompt and of the answer. */
 export interface CompletionUsage {
   prompt_tokens: number;
   completion_tokens: number;
@@ -45,6 +48,7 @@ export interface CompletionUsage {
 
 type FinishReason = "stop" | "length";
 
+/** A whole answer. */
 export interface ChatCompletion {
   id: string;
   object: "chat.completion";
@@ -60,6 +64,7 @@ export interface ChatCompletion {
   usage: CompletionUsage;
 }
 
+/** A part of an answer. */
 export interface ChatCompletionChunk {
   id: string;
   object: "chat.completion.chunk";
@@ -80,6 +85,7 @@ export interface ChatCompletionStream extends AsyncIterable<ChatCompletionChunk>
   controller: AbortController;
 }
 
+/** What `create` takes besides. */
 export interface RequestOptions {
   signal?: AbortSignal | null;
 }

@@ -13,6 +13,7 @@ export interface RankPlace {
   ranks: number;
 }
 
+/** How to load a model. */
 export interface LoadOptions extends ThreadOptions {
   /** Told how far loading is. */
   onProgress?: (progress: Progress) => void;
@@ -102,11 +103,13 @@ export interface Experts {
   cache?: ExpertCache;
 }
 
+/** A turn of a conversation. */
 export interface Message {
   role: "system" | "user" | "assistant";
   content: string;
 }
 
+/** How to answer. */
 export interface GenerateOptions {
   /** Aborting it ends the answer: what awaits it gets the signal's reason. */
   signal?: AbortSignal;
@@ -124,6 +127,7 @@ export interface GenerateOptions {
   raw?: boolean;
 }
 
+/** What computes. */
 export interface Device {
   name: string;
   backend: string;
@@ -131,6 +135,7 @@ export interface Device {
   driver: string;
 }
 
+/** What a model is, and where it is. */
 export interface Info {
   model: string;
   architecture: string;
@@ -172,6 +177,7 @@ export interface Piece {
   stats?: Stats;
 }
 
+/** A whole answer. */
 export interface Answer {
   text: string;
   tokens: number[];
@@ -192,6 +198,7 @@ export interface Answer {
   expertCache?: ExpertCache;
 }
 
+/** How far a phase of loading is: `upload` in bytes, `compile` in kernels. */
 export interface Progress {
   phase: "upload" | "compile";
   done: number;
@@ -249,6 +256,7 @@ export interface Adapter {
   fallback: boolean;
 }
 
+/** What was loaded. */
 export interface Loaded {
   info: Info;
   /** All devices, the preferred one first. */
@@ -297,6 +305,7 @@ type Nested = number[] | Nested[];
 /** An input of an operator: with its shape, of one axis, or nested arrays of numbers. */
 export type Input = { data: TypedArray; shape: number[] } | TypedArray | Nested;
 
+/** What an operator's setting may be. */
 export type Setting = number | boolean | string | number[];
 
 /** What an operator takes and gives; shapes are patterns in axis letters, such as `... C`. */
@@ -324,6 +333,11 @@ export interface MlpSize {
   inputs: { name: string; shape: number[] }[];
 }
 
+/**
+ * What a thread is asked.
+ *
+ * @internal
+ */
 export type Request =
   | { type: "init"; module: WebAssembly.Module }
   | { type: "open"; device: LoadOptions["device"] }
@@ -351,10 +365,19 @@ export type Request =
   | { type: "cancel" }
   | { type: "reset" };
 
-/** What a request with an id gives. */
+/**
+ * What a request with an id gives.
+ *
+ * @internal
+ */
 export type Result =
   | Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Fit | Device[] | DeviceMemory[] | string | Float32Array;
 
+/**
+ * What a thread says.
+ *
+ * @internal
+ */
 export type Reply =
   | { type: "ready" }
   | { type: "opened"; device: Device; ops: Op[] }
