@@ -6,9 +6,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
-import { nodeResolve } from "@rollup/plugin-node-resolve";
 import esbuild from "esbuild";
-import { rollup } from "rollup";
+import { rolldown } from "rolldown";
 import { build, createServer } from "vite";
 import webpack from "webpack";
 import { copyFiles, example, install, project, www } from "./consumer.mjs";
@@ -182,11 +181,11 @@ test("esbuild builds it, with its files copied or named", async () => {
   assert.ok(requests.some(({ path }) => /^\/shardlight-\w+\.wasm$/.test(path)), JSON.stringify(requests));
 });
 
-test("Rollup builds it, with its files copied, and leaves out what is not used", async () => {
-  const root = project(consumer, "rollup", { "main.js": PROGRAM, "unused.js": 'import "shardlight";\nimport { Shardlight } from "shardlight";\n', "dist/index.html": page("main.js") });
+test("Rolldown builds it, with its files copied, and leaves out what is not used", async () => {
+  const root = project(consumer, "rolldown", { "main.js": PROGRAM, "unused.js": 'import "shardlight";\nimport { Shardlight } from "shardlight";\n', "dist/index.html": page("main.js") });
   const warned = [];
   const made = async (name) => {
-    const bundle = await rollup({ input: join(root, name), plugins: [nodeResolve({ browser: true })], onwarn: ({ message }) => warned.push(message) });
+    const bundle = await rolldown({ input: join(root, name), platform: "browser", onwarn: ({ message }) => warned.push(message) });
     const { output } = await bundle.write({ file: join(root, "dist", name), format: "es" });
     return output[0].code;
   };
