@@ -1,10 +1,12 @@
 // What every browser test needs: a folder served on a loopback port, and a headless Chromium with WebGPU on it.
 
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { mkdtemp, rm, stat } from "node:fs/promises";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
 import { extname, join, normalize } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
 const TYPES = {
@@ -41,43 +43,78 @@ function byteRange(header, size) {
   return start <= end ? [start, end] : null;
 }
 
+/** Lets through `rate` bytes a second. */
+function throttled(rate) {
+  return async function* (chunks) {
+    for await (const chunk of chunks) {
+      await sleep((chunk.length / rate) * 1000);
+      yield chunk;
+    }
+  };
+}
+
 /**
  * Serves files over HTTP on a free loopback port, with byte ranges and the headers that make a page
  * cross-origin isolated.
  *
  * `extra` maps more URL paths ("/model.gguf") to files outside the folder; `headers` takes the place of those that isolate.
+ * `faults({ path, range, method })` may say how an answer shall differ: `wait` (a promise before it), `status`, `headers`
+ * (`null` takes one away), `ranges: false`, `rate` (bytes a second), `cut` (bytes, after which the connection ends).
  * Returns `{ url, requests, close }`; `url` ends without a slash, `requests` lists `{ path, range }`.
  */
-export async function serve(folder, extra = {}, headers = ISOLATED) {
+export async function serve(folder, extra = {}, { headers = ISOLATED, faults = () => ({}) } = {}) {
   const requests = [];
   const server = createServer(async (request, response) => {
     const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
-    requests.push({ path, range: request.headers.range });
+    const asked = { path, range: request.headers.range };
+    requests.push(asked);
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
     response.setHeader("Cache-Control", "no-store");
     try {
+      const fault = faults({ ...asked, method: request.method }) ?? {};
+      await fault.wait;
+      const head = (status) => {
+        for (const [name, value] of Object.entries(fault.headers ?? {})) {
+          if (value === null) response.removeHeader(name);
+          else response.setHeader(name, value);
+        }
+        response.writeHead(status);
+      };
+      if (fault.status) {
+        head(fault.status);
+        response.end();
+        return;
+      }
       // normalize() of an absolute path leaves no ".." in it.
       const file = extra[path] ?? join(folder, normalize(path.endsWith("/") ? `${path}index.html` : path));
       const { size } = await stat(file);
       response.setHeader("Content-Type", TYPES[extname(file)] ?? "application/octet-stream");
-      response.setHeader("Accept-Ranges", "bytes");
-      let [start, end] = [0, size - 1];
-      if (request.headers.range !== undefined) {
-        const range = byteRange(request.headers.range, size);
+      let [status, start, end] = [200, 0, size - 1];
+      if (fault.ranges !== false) response.setHeader("Accept-Ranges", "bytes");
+      if (asked.range !== undefined && fault.ranges !== false) {
+        const range = byteRange(asked.range, size);
         if (range === null) {
-          response.writeHead(416, { "Content-Range": `bytes */${size}` }).end();
+          response.setHeader("Content-Range", `bytes */${size}`);
+          head(416);
+          response.end();
           return;
         }
         [start, end] = range;
-        response.statusCode = 206;
+        status = 206;
         response.setHeader("Content-Range", `bytes ${start}-${end}/${size}`);
       }
       response.setHeader("Content-Length", end - start + 1);
+      head(status);
       if (request.method === "HEAD" || size === 0) {
         response.end();
         return;
       }
-      await pipeline(createReadStream(file, { start, end }), response);
+      const cut = fault.cut !== undefined && fault.cut < end - start + 1;
+      if (cut) end = start + fault.cut - 1;
+      const steps = [throttled(fault.rate ?? Infinity), response];
+      if (end >= start) await pipeline(createReadStream(file, { start, end }), ...steps, { end: !cut });
+      // What was written shall arrive before the end.
+      if (cut) setTimeout(() => response.destroy(), 50);
     } catch (error) {
       if (response.headersSent) {
         response.destroy();
@@ -103,36 +140,47 @@ export async function serve(folder, extra = {}, headers = ISOLATED) {
  * Starts a headless Chromium with WebGPU and an empty page.
  *
  * What the page or its workers report as an error is printed and kept in `errors`; a test that expects
- * none ends with `assert.deepEqual(errors, [])`. `flags` are appended to Chromium's command line. Without `webgpu` there is
- * no adapter where there is no GPU.
- * Returns `{ browser, page, errors, close }`.
+ * none ends with `assert.deepEqual(errors, [])`. `flags` are appended to Chromium's command line. With `profile` storage is on
+ * disk, as a user has it, not in memory as in a private window; a new one each time. Without `webgpu` there is no adapter
+ * where there is no GPU.
+ * Returns `{ browser, context, page, errors, close }`; more pages are `context.newPage()`.
  */
-export async function launch({ flags = [], webgpu = true } = {}) {
-  const browser = await chromium.launch({
+export async function launch({ flags = [], profile = false, webgpu = true } = {}) {
+  const options = {
     executablePath: process.env.SHARDLIGHT_CHROMIUM ?? "/usr/bin/chromium",
     // Playwright's own headless mode is the old one, which has no WebGPU.
     headless: false,
     args: [...FLAGS, ...(webgpu ? WEBGPU : []), ...flags],
-  });
-  const page = await browser.newPage();
+  };
+  const folder = profile ? await mkdtemp(join(tmpdir(), "shardlight-profile-")) : null;
+  const browser = profile ? null : await chromium.launch(options);
+  const context = await (profile ? chromium.launchPersistentContext(folder, options) : browser.newContext());
   const errors = [];
   const report = (text) => {
     errors.push(text);
     console.error(`[page] ${text}`);
   };
-  page.on("console", (message) => {
-    if (message.type() === "error") report(message.text());
-  });
-  page.on("pageerror", (error) => report(error.stack ?? String(error)));
-  page.on("crash", () => report("the page crashed"));
-  return { browser, page, errors, close: () => browser.close() };
+  const watch = (page) => {
+    page.on("console", (message) => {
+      if (message.type() === "error") report(message.text());
+    });
+    page.on("pageerror", (error) => report(error.stack ?? String(error)));
+    page.on("crash", () => report("the page crashed"));
+  };
+  context.on("page", watch);
+  const page = await context.newPage();
+  const close = async () => {
+    await (browser ?? context).close();
+    if (folder) await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+  };
+  return { browser, context, page, errors, close };
 }
 
 /** Serves a folder and opens it: `serve` and `launch` in one, closed by one `close`. */
-export async function open(folder, { path = "/", extra, flags, webgpu } = {}) {
-  const server = await serve(folder, extra);
+export async function open(folder, { path = "/", extra, faults, flags, profile, webgpu } = {}) {
+  const server = await serve(folder, extra, { faults });
   try {
-    const { browser, page, errors, close } = await launch({ flags, webgpu });
+    const { browser, context, page, errors, close } = await launch({ flags, profile, webgpu });
     const closeBoth = async () => {
       await close();
       await server.close();
@@ -143,7 +191,7 @@ export async function open(folder, { path = "/", extra, flags, webgpu } = {}) {
       await closeBoth();
       throw error;
     }
-    return { browser, page, errors, url: server.url, requests: server.requests, close: closeBoth };
+    return { browser, context, page, errors, url: server.url, requests: server.requests, close: closeBoth };
   } catch (error) {
     await server.close();
     throw error;

@@ -66,7 +66,7 @@ async function visit(address, body = () => window.answer, argument) {
 
 /** Serves a folder without any isolation and sees that the program in it gives the native text, from a Worker. */
 async function answers(folder, path = "/", headers = {}) {
-  const server = await serve(folder, {}, headers);
+  const server = await serve(folder, {}, { headers });
   try {
     const { result, errors, workers, isolated } = await visit(server.url + path);
     assert.deepEqual(result, { text: expected });
@@ -214,7 +214,7 @@ test("a page without a bundler uses it, from its own server and from another", a
   const { workers } = await answers(consumer.folder, "/plain.html");
   assert.match(workers[0], /^blob:/);
 
-  const cdn = await serve(join(consumer.folder, "node_modules"), {}, CDN);
+  const cdn = await serve(join(consumer.folder, "node_modules"), {}, { headers: CDN });
   try {
     const script = PROGRAM.replace('"shardlight"', `"${cdn.url}/shardlight/lib/index.js"`);
     const root = project(consumer, "elsewhere", { "index.html": page("main.js"), "main.js": script });
@@ -223,7 +223,7 @@ test("a page without a bundler uses it, from its own server and from another", a
     assert.deepEqual(requests.filter(({ path }) => /wasm|worker|gguf/.test(path)), []);
     assert.ok(cdn.requests.some(({ path }) => path.endsWith("/shardlight.wasm")));
     // And where everything is isolated, from a server that says so.
-    const isolated = await serve(root, {}, { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" });
+    const isolated = await serve(root);
     const { result } = await visit(isolated.url).finally(isolated.close);
     assert.deepEqual(result, { text: expected });
   } finally {
@@ -240,7 +240,7 @@ test("a strict policy takes the Worker's file, and one that forbids Workers is t
   });
   const policy = (workers) => ({ "Content-Security-Policy": `default-src 'self' data:; script-src 'self' 'wasm-unsafe-eval'; worker-src ${workers}` });
   const at = async (path, headers) => {
-    const server = await serve(consumer.folder, {}, headers);
+    const server = await serve(consumer.folder, {}, { headers });
     return visit(server.url + path).finally(server.close);
   };
   const strict = await at("/strict.html", policy("'self'"));
@@ -269,7 +269,7 @@ test("a wasm that is not there, or something else, is one clear line", async () 
   };
   const files = Object.entries(wrong).map(([name, [wasm]]) => [[`wrong-${name}.html`, page(`wrong-${name}.js`)], [`wrong-${name}.js`, script(wasm)]]);
   project(consumer, ".", Object.fromEntries(files.flat()));
-  const server = await serve(consumer.folder, {}, {});
+  const server = await serve(consumer.folder, {}, { headers: {} });
   try {
     for (const [name, [, message]] of Object.entries(wrong)) {
       const { result } = await visit(`${server.url}/wrong-${name}.html`);
@@ -305,7 +305,7 @@ test("models of a page share the wasm, and one's own module, bytes or answer wil
     })();
   `;
   project(consumer, ".", { "shared.html": page("shared.js"), "shared.js": script });
-  const server = await serve(consumer.folder, {}, {});
+  const server = await serve(consumer.folder, {}, { headers: {} });
   const { result } = await visit(`${server.url}/shared.html`).finally(server.close);
   assert.deepEqual(result, { both: [expected, expected], fetched: 1, given: Array(4).fill(expected) });
 });
@@ -348,7 +348,7 @@ test("inline it computes on the thread that calls, and errors keep their codes",
     worker.postMessage(0);
   `;
   project(consumer, ".", { "inline.html": page("inline.js"), "inline.js": script, "inline-worker.js": worker });
-  const server = await serve(consumer.folder, {}, {});
+  const server = await serve(consumer.folder, {}, { headers: {} });
   const { result, errors, workers } = await visit(`${server.url}/inline.html`).finally(server.close);
   assert.deepEqual(errors, []);
   assert.equal(workers.length, 1);
@@ -367,7 +367,7 @@ test("the examples run: one file, React with Vite, Node", async () => {
   // As its script says: types first.
   execFileSync(process.execPath, [join(consumer.folder, "node_modules/typescript/bin/tsc")], { cwd: react, stdio: "inherit" });
   await build({ root: react, logLevel: "warn", base: "./" });
-  const server = await serve(consumer.folder, {}, {});
+  const server = await serve(consumer.folder, {}, { headers: {} });
   try {
     for (const path of ["/vanilla.html", "/example-react/dist/index.html"]) {
       const context = await browser.browser.newContext();
