@@ -7,6 +7,7 @@ mod device;
 mod error;
 mod experts;
 mod fit;
+mod hash;
 mod memory;
 mod op;
 mod options;
@@ -63,7 +64,8 @@ pub async fn devices() -> Result<JsValue, Failure> {
 
 /// Puts a model onto a device.
 ///
-/// `source` is `"builtin:tiny"`, `"opfs:NAME"`, an address, a `File` or `Blob`, bytes, or an array of these.
+/// `source` is an address, `"opfs:NAME"`, a `File` or `Blob`, `{ name, handle }` with a `FileSystemSyncAccessHandle`, bytes,
+/// or an array of these.
 /// `options` may have `device` (`auto`, `cpu`, `gpu`), `contextLength`, `kv` (`f16`, `f32`, `q8_0`), `prefillChunk`,
 /// `expertCache` (bytes of device memory for experts, which then stay where `source` is until tokens need them),
 /// `expertStatistics` (count how often each expert is chosen), and for shards `tp`, `pp`, `ep`, `sequenceParallel`,

@@ -5,16 +5,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use js_sys::{Array, ArrayBuffer, Uint8Array};
-use shardlight::builtin::{TINY, TINY_NAME};
+use js_sys::{Array, ArrayBuffer, Reflect, Uint8Array};
+use shardlight::weights::WeightSource;
 use shardlight::weights::source::{LocalFuture, check_range};
-use shardlight::weights::{BytesSource, WeightSource};
 use shardlight::{Error, Result};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
-    Blob, File, FileSystemDirectoryHandle, FileSystemFileHandle, Headers, Request, RequestInit,
-    Response,
+    Blob, File, FileSystemDirectoryHandle, FileSystemFileHandle, FileSystemReadWriteOptions,
+    FileSystemSyncAccessHandle, Headers, Request, RequestInit, Response,
 };
 
 use crate::browser;
@@ -23,8 +22,9 @@ use crate::browser;
 /// one more request, or of one more slice of a file.
 const READ_AHEAD: u64 = 1 << 20;
 
-/// The sources that a JavaScript value means: `"builtin:tiny"`, `"opfs:NAME"`, an address, a `File` or `Blob`,
-/// an `ArrayBuffer` or typed array, or an array of these (config.json, *.safetensors, …).
+/// The sources that a JavaScript value means: `"opfs:NAME"`, an address, a `File` or `Blob`, a stored file
+/// (`{ name, handle }`), an `ArrayBuffer` or typed array, or an array of these (config.json, *.safetensors, …). Built-in models are files beside the wasm,
+/// which www/src/source.ts fetches.
 pub async fn sources(value: &JsValue) -> Result<Vec<Rc<dyn WeightSource>>> {
     let Some(list) = value.dyn_ref::<Array>() else {
         return Ok(vec![source(value).await?]);
@@ -38,13 +38,14 @@ pub async fn sources(value: &JsValue) -> Result<Vec<Rc<dyn WeightSource>>> {
 
 async fn source(value: &JsValue) -> Result<Rc<dyn WeightSource>> {
     if let Some(name) = value.as_string() {
-        return if name == TINY_NAME {
-            Ok(Rc::new(BytesSource::new(name, TINY)))
-        } else if let Some(name) = name.strip_prefix("opfs:") {
+        return if let Some(name) = name.strip_prefix("opfs:") {
             opfs(name).await
         } else {
             http(&name).await
         };
+    }
+    if let Some(stored) = Stored::of(value)? {
+        return Ok(Rc::new(stored));
     }
     if let Some(file) = value.dyn_ref::<File>() {
         return Ok(Rc::new(BlobSource::new(file.name(), file.clone().into())));
@@ -57,9 +58,9 @@ async fn source(value: &JsValue) -> Result<Rc<dyn WeightSource>> {
             .map_err(|e| Error::io("bytes", browser::reason(&e)))?;
         return Ok(Rc::new(BlobSource::new("bytes".into(), blob)));
     }
-    Err(Error::Invalid(format!(
-        "a model is {TINY_NAME}, an address, opfs:NAME, a File, a Blob, bytes, or an array of these"
-    )))
+    Err(Error::Invalid(
+        "a model is an address, opfs:NAME, a File, a Blob, bytes, or an array of these".into(),
+    ))
 }
 
 /// A `File` or `Blob`; the browser reads it from disk slice by slice.
@@ -98,6 +99,57 @@ impl WeightSource for BlobSource {
                 .map_err(io)?;
             let buffer = JsFuture::from(slice.array_buffer()).await.map_err(io)?;
             copy(&self.name, &buffer, out)
+        })
+    }
+}
+
+/// A file of the origin private file system that is open for reading, `{ name, handle }`: what is read comes
+/// straight into wasm memory, many times faster than from a `File`.
+struct Stored {
+    name: String,
+    len: u64,
+    handle: FileSystemSyncAccessHandle,
+}
+
+impl Stored {
+    fn of(value: &JsValue) -> Result<Option<Self>> {
+        let field = |name: &str| Reflect::get(value, &name.into()).ok();
+        let Some(handle) = field("handle") else {
+            return Ok(None);
+        };
+        let Ok(handle) = handle.dyn_into::<FileSystemSyncAccessHandle>() else {
+            return Ok(None);
+        };
+        let name = field("name").and_then(|name| name.as_string());
+        let name = name.unwrap_or_else(|| "a stored file".into());
+        let len = handle.get_size();
+        let len = len.map_err(|e| Error::io(&name, browser::reason(&e)))? as u64;
+        Ok(Some(Stored { name, len, handle }))
+    }
+}
+
+impl WeightSource for Stored {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read<'a>(&'a self, offset: u64, out: &'a mut [u8]) -> LocalFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let wanted = out.len();
+            check_range(&self.name, offset, wanted as u64, self.len)?;
+            let options = FileSystemReadWriteOptions::new();
+            options.set_at(offset as f64);
+            let read = self.handle.read_with_u8_array_and_options(out, &options);
+            let read = read.map_err(|e| Error::io(&self.name, browser::reason(&e)))?;
+            if read as usize != wanted {
+                let reason = format!("{read} bytes came, {wanted} asked for");
+                return Err(Error::io(&self.name, reason));
+            }
+            Ok(())
         })
     }
 }

@@ -5,7 +5,8 @@ import type { Reply, Request } from "./protocol.ts";
 
 /** Where requests are handled: a Worker, or this thread. */
 export interface Thread {
-  send(request: Request): void;
+  /** What is in `transfer` goes over, and is not here any more. */
+  send(request: Request, transfer?: Transferable[]): void;
   /** Who is told from now on. */
   listen(heard: (reply: Reply) => void): void;
   /** Frees what is open there; nobody is told any more. */

@@ -3,6 +3,7 @@
 import init, { check, devices, load, mlps, open, ops, Thread, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
 import type { ErrorCode } from "./errors.ts";
 import type { Adapter, Answer, Device, DeviceMemory, Fit, Info, MlpSize, Op, Progress, RankPlace, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
+import { ready, type Ready } from "./source.ts";
 
 /** Progress is told at most this often, in milliseconds. */
 const PROGRESS_EVERY = 50;
@@ -15,6 +16,10 @@ interface Engine {
   /** wasm's memory, once it runs. */
   memory?: WebAssembly.Memory;
   session?: WebSession;
+  /** What the session was read from. */
+  source?: Ready;
+  /** Ends what waits for a network or a disk. */
+  readonly stop: AbortController;
   runtime?: WebRuntime;
   /** Requests that are being handled, but for `dispose`, which waits for the others. */
   running: number;
@@ -23,7 +28,7 @@ interface Engine {
 
 /** What takes requests; `reply` is told all that comes of them. */
 export function engine(reply: (message: Reply) => void) {
-  const engine: Engine = { reply: (message) => engine.closed || reply(message), running: 0, closed: false };
+  const engine: Engine = { reply: (message) => engine.closed || reply(message), running: 0, closed: false, stop: new AbortController() };
   const fail = (error: unknown) => engine.reply({ type: "error", ...told(error) });
   const receive = async (request: Request): Promise<void> => {
     const waits = request.type === "dispose" ? 0 : 1;
@@ -35,6 +40,7 @@ export function engine(reply: (message: Reply) => void) {
   /** Frees what is open, once nothing uses it. */
   const close = () => {
     engine.closed = true;
+    engine.stop.abort();
     engine.session?.cancel();
     free(engine);
   };
@@ -47,6 +53,8 @@ function free(engine: Engine): void {
     open?.dispose();
     open?.free();
   }
+  engine.source?.release();
+  engine.source = undefined;
   engine.session = engine.runtime = undefined;
 }
 
@@ -67,13 +75,13 @@ async function adapter(): Promise<Adapter | null> {
 }
 
 /** A function that hears of every step and tells of few; what it returns says whether to stop. */
-function teller(engine: Engine): (phase: Progress["phase"], done: number, total: number) => boolean {
+function teller(engine: Engine): (phase: Progress["phase"], done: number, total: number, bytesPerSecond?: number) => boolean {
   let [lastPhase, lastTime] = ["", 0];
-  return (phase, done, total) => {
+  return (phase, done, total, bytesPerSecond) => {
     const now = performance.now();
-    if (phase === lastPhase && done < total && now - lastTime < PROGRESS_EVERY) return engine.closed;
+    if (phase === lastPhase && done !== total && now - lastTime < PROGRESS_EVERY) return engine.closed;
     [lastPhase, lastTime] = [phase, now];
-    engine.reply({ type: "progress", progress: { phase, done, total } });
+    engine.reply({ type: "progress", progress: { phase, done, total, ...(bytesPerSecond !== undefined && { bytesPerSecond }) } });
     return engine.closed;
   };
 }
@@ -110,8 +118,15 @@ async function compute(engine: Engine, request: Call): Promise<Result> {
       return mlps(request.channels) as MlpSize[];
     case "devices":
       return (await devices()) as Device[];
-    case "check":
-      return (await check(request.source, request.options, gpuMemory())) as Fit;
+    case "check": {
+      // Headers by ranges: what is to be stored is decided after.
+      const { source, release } = await ready(request.source, { cache: false }, () => {}, engine.stop.signal);
+      try {
+        return (await check(source, request.options, gpuMemory())) as Fit;
+      } finally {
+        release();
+      }
+    }
     case "shards":
       return theModel(engine).shards() as Shard[];
     case "memory":
@@ -147,9 +162,26 @@ async function handle(engine: Engine, request: Request): Promise<void> {
       reply({ type: "ready" });
       return;
     case "load": {
-      const session = await load(request.source, request.options, teller(engine), request.rank && rank(request.rank));
+      const { cache, sha256, ...options } = request.options;
+      const tell = teller(engine);
+      const download = (done: number, total: number, speed: number) => void tell("download", done, total, speed);
+      engine.source?.release();
+      const source = await ready(request.source, { cache, sha256 }, download, engine.stop.signal);
+      engine.source = source;
+      reply({ type: "source" });
+      let session;
+      try {
+        session = await load(source.source, options, tell, request.rank && rank(request.rank));
+      } catch (error) {
+        engine.source = undefined;
+        // What is no model shall not be met again.
+        if (told(error).code === "format") await source.discard().catch(() => {});
+        else source.release();
+        throw error;
+      }
       engine.session = session;
       session.onDevice((what: "lost" | "recovered", value: string | number) => reply({ type: "device", what, value }));
+      tell("ready", 1, 1);
       const info = session.info() as Info;
       reply({
         type: "loaded",
@@ -158,6 +190,7 @@ async function handle(engine: Engine, request: Request): Promise<void> {
           devices: (await devices()) as Device[],
           adapter: await adapter(),
           wasmBytes: engine.memory!.buffer.byteLength,
+          notStored: source.notStored,
         },
       });
       return;

@@ -4,8 +4,14 @@
 export type ErrorCode =
   /** A model file is not what it should be. */
   | "format"
-  /** Bytes could not be read: an address that is not there, a file that is gone. */
+  /** Bytes could not be read: an address that is not there, a file that is gone, a download that broke off for good. */
   | "io"
+  /** The server gives no answer at all: no connection, or it does not let this site read it (CORS). */
+  | "network"
+  /** A file does not have the SHA-256 that it should have. */
+  | "checksum"
+  /** The browser has no room to store the model. */
+  | "quota"
   /** A model, format or option is known but not supported. */
   | "unsupported"
   /** An argument does not fit. */
@@ -23,7 +29,7 @@ export type ErrorCode =
   /** The model gives no numbers. */
   | "numeric"
   | "cancelled"
-  /** An answer is being written already. */
+  /** An answer is being written already, or a stored model that shall be deleted is in use. */
   | "busy"
   /** The model or runtime was closed. */
   | "closed"

@@ -7,6 +7,7 @@ import { place } from "./places.ts";
 import type { CheckOptions, Fit, Loaded, LoadOptions, Source } from "./protocol.ts";
 import { joined, threadCount } from "./ranks.ts";
 import { startThread, type ThreadOptions } from "./start.ts";
+import { Models } from "./store.ts";
 import { compiled } from "./wasm.ts";
 
 export { ShardlightError, type ErrorCode } from "./errors.ts";
@@ -16,6 +17,7 @@ export { Runtime, type OpenOptions } from "./runtime.ts";
 export type { ThreadOptions, WasmSource } from "./start.ts";
 export type * from "./openai.ts";
 export type * from "./protocol.ts";
+export type { StorageUse, StoredModel } from "./store.ts";
 
 async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
   const { onProgress, signal, wasm, worker, inline, threads, ...options } = all;
@@ -23,26 +25,31 @@ async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
   // Once for all Workers: an answer of `fetch` can be read only once.
   const module = compiled(wasm);
   module.catch(() => {});
+  const ended = new AbortController();
+  const { source: placed, transfer } = place(source, ended.signal);
   const start = () => startThread({ wasm: module, worker, inline }, signal);
-  const first = await start();
-  let thread = first;
+  let first, thread;
   let abort = () => {};
   try {
-    const count = await threadCount(first, all);
+    first = thread = await start();
+    // Of several Workers only one could read a stream.
+    const count = transfer.length > 0 && threads === undefined ? 1 : await threadCount(first, all);
+    if (count > 1 && transfer.length > 0) throw new ShardlightError("invalid", `threads: ${count} for a stream, which only one can read`);
     if (count > 1) thread = joined([first, ...(await Promise.all(Array.from({ length: count - 1 }, start)))]);
     const loaded = await new Promise<Loaded>((resolve, reject) => {
       abort = () => reject(signal?.reason);
       signal?.addEventListener("abort", abort);
-      thread.listen((reply) => {
+      thread?.listen((reply) => {
         if (reply.type === "progress") onProgress?.(reply.progress);
         else if (reply.type === "loaded") resolve(reply.loaded);
         else if (reply.type === "error") reject(failure(reply));
       });
-      thread.send({ type: "load", source: place(source), options });
+      thread?.send({ type: "load", source: placed, options }, transfer);
     });
     return new Model(thread, loaded);
   } catch (error) {
-    thread.terminate();
+    thread?.terminate();
+    ended.abort(error);
     // How many heads a model has is not known before.
     const alone = thread !== first && threads === undefined && error instanceof ShardlightError && error.code === "invalid";
     if (alone) return load(source, { ...all, wasm: module, threads: 1 });
@@ -54,6 +61,12 @@ async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
 
 async function check(source: Source, all: CheckOptions & ThreadOptions & { signal?: AbortSignal } = {}): Promise<Fit> {
   const { signal, wasm, worker, inline, ...options } = all;
+  const ended = new AbortController();
+  const { source: placed, transfer } = place(source, ended.signal);
+  if (transfer.length > 0) {
+    ended.abort();
+    throw new ShardlightError("invalid", "a stream cannot be checked: it can be read only once");
+  }
   const thread = await startThread({ wasm, worker, inline }, signal);
   const calls = new Calls(thread);
   const abort = () => calls.failAll(signal?.reason);
@@ -61,7 +74,7 @@ async function check(source: Source, all: CheckOptions & ThreadOptions & { signa
   thread.listen((reply) => calls.hear(reply));
   try {
     const { device, contextLength, kv } = options;
-    return await calls.ask((id) => ({ type: "check", id, source: place(source), options: { device, contextLength, kv } }));
+    return await calls.ask((id) => ({ type: "check", id, source: placed, options: { device, contextLength, kv } }));
   } finally {
     signal?.removeEventListener("abort", abort);
     thread.terminate();
@@ -80,4 +93,6 @@ export const Shardlight = {
    * second. Fails as `load` would for what is no model, or one that no device can run.
    */
   check,
+  /** Those that are stored. */
+  models: Models,
 };

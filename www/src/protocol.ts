@@ -3,8 +3,21 @@
 import type { ErrorCode } from "./errors.ts";
 import type { ThreadOptions } from "./start.ts";
 
-/** `"builtin:tiny"`, `"builtin:tiny-moe"`, `"opfs:NAME"`, an address, a file, bytes, or the files of a model folder. */
-export type Source = string | Blob | ArrayBuffer | Uint8Array | (string | Blob)[];
+/**
+ * `"builtin:tiny"`, `"builtin:tiny-moe"`, `"opfs:NAME"`, an address, a file, bytes, a stream of bytes, or the files of a model folder or
+ * of a split GGUF. The address of one part of a split GGUF (`…-00001-of-00003.gguf`) stands for all.
+ */
+export type Source = SourceFile | SourceFile[];
+export type SourceFile = string | URL | Blob | ArrayBuffer | ArrayBufferView<ArrayBuffer> | ReadableStream<Uint8Array>;
+
+/** A model that comes with the package, and where it lies. */
+export interface Builtin {
+  builtin: string;
+  address: string;
+}
+
+/** A source for the thread: addresses are whole. */
+export type Placed = Exclude<SourceFile, URL> | Builtin;
 
 /** One of several Workers that compute as one. */
 export interface RankPlace {
@@ -19,6 +32,13 @@ export interface LoadOptions extends ThreadOptions {
   onProgress?: (progress: Progress) => void;
   /** Aborting it ends loading: what awaits it gets the signal's reason. */
   signal?: AbortSignal;
+  /**
+   * Keep what is downloaded from http(s) in the store of this origin (`Shardlight.models`), and take it from there the next time: the
+   * default, where there is a store. `false` reads only what is needed, by byte ranges, each time.
+   */
+  cache?: boolean;
+  /** SHA-256 of the file in hex, or one for each of several files (`null`: not known). Else what a server's `X-Linked-ETag` says. */
+  sha256?: string | (string | null)[];
   /** `auto`: a real GPU, else the CPU; `gpu`: WebGPU even in software; `cpu`. */
   device?: "auto" | "gpu" | "cpu";
   /**
@@ -200,9 +220,16 @@ export interface Answer {
 
 /** How far a phase of loading is: `upload` in bytes, `compile` in kernels. */
 export interface Progress {
-  phase: "upload" | "compile";
+  /**
+   * In this order: `download` into the store (bytes; what was there counts as done), `upload` to the device (bytes), `compile`
+   * (kernels), and once `ready`.
+   */
+  phase: "download" | "upload" | "compile" | "ready";
   done: number;
+  /** 0 while it is not known. */
   total: number;
+  /** Of a download, over the last seconds; the time left is `(total - done) / bytesPerSecond` seconds. */
+  bytesPerSecond?: number;
 }
 
 /** How a model would fit a device: what `Shardlight.check` tells. */
@@ -265,6 +292,8 @@ export interface Loaded {
   adapter: Adapter | null;
   /** Length of wasm's memory, which never shrinks: the most there was. */
   wasmBytes: number;
+  /** Why a model from an address was not kept in the store, where there is none. */
+  notStored: string | null;
 }
 
 /** Bytes of a device's memory, by what they are for. */
@@ -346,12 +375,12 @@ export type Request =
   | { type: "mlps"; id: number; channels: number }
   | {
       type: "load";
-      source: Source;
+      source: Placed | Placed[];
       options: Omit<LoadOptions, "onProgress" | "signal" | "threads" | keyof ThreadOptions>;
       rank?: RankPlace;
     }
   | { type: "devices"; id: number }
-  | { type: "check"; id: number; source: Source; options: CheckOptions }
+  | { type: "check"; id: number; source: Placed | Placed[]; options: CheckOptions }
   | { type: "shards"; id: number }
   | { type: "memory"; id: number }
   | { type: "dispose"; id: number }
@@ -385,6 +414,8 @@ export type Reply =
   | { type: "failed"; id: number; code: ErrorCode; message: string }
   | { type: "progress"; progress: Progress }
   | { type: "device"; what: "lost" | "recovered"; value: string | number }
+  /** What is loaded is in the store, where it shall be: the thread's other ranks can read it. */
+  | { type: "source" }
   | { type: "token"; piece: Piece }
   | { type: "loaded"; loaded: Loaded }
   | { type: "answer"; answer: Answer }

@@ -48,7 +48,13 @@ export function joined(threads: Thread[]): Thread {
   const others = threads.slice(1);
   const shards = new Shards(ranks);
   let hear: (reply: Reply) => void = () => {};
+  let loading: Load | undefined;
   first.listen((reply) => {
+    // It downloads; the others take what is stored then.
+    if (reply.type === "source" && loading) {
+      const request = loading;
+      others.forEach((thread, i) => thread.send(part(request, { memory, rank: i + 1, ranks })));
+    }
     const all = shards.take(reply);
     if (all) hear(all);
   });
@@ -62,11 +68,14 @@ export function joined(threads: Thread[]): Thread {
   }));
   return {
     send(request) {
+      if (request.type === "load") {
+        loading = request;
+        first.send(part(request, { memory, rank: 0, ranks }));
+        return;
+      }
       const shared = together(request);
-      threads.forEach((thread, rank) => {
-        const own = request.type === "load" ? part(request, { memory, rank, ranks }) : shared;
-        if (rank === 0 || own) thread.send(own ?? request);
-      });
+      first.send(shared ?? request);
+      if (shared) for (const thread of others) thread.send(shared);
     },
     listen: (heard) => (hear = heard),
     terminate() {

@@ -80,7 +80,7 @@ function textThread(text: string): Thread {
 
 function workerThread(worker: Worker): Thread {
   return {
-    send: (request) => worker.postMessage(request),
+    send: (request, transfer = []) => worker.postMessage(request, transfer),
     listen(heard) {
       worker.onmessage = (event: MessageEvent<Reply>) => heard(event.data);
       // What wasm throws where nobody waits comes without its code.

@@ -29,12 +29,17 @@ export async function compiled(source?: WasmSource | Promise<WasmSource>): Promi
 
 async function read(address: string): Promise<Response | Uint8Array<ArrayBuffer>> {
   try {
-    // Node does not fetch files.
-    const fs = address.startsWith("file:") ? node?.getBuiltinModule?.("node:fs/promises") : undefined;
-    return fs ? await fs.readFile(new URL(address)) : await fetch(address);
+    return await readAddress(address);
   } catch (error) {
     throw new ShardlightError("io", `${address}: ${text(error)}; ${WAY_OUT}`);
   }
+}
+
+/** A file of the package. */
+export async function readAddress(address: string, signal: AbortSignal | null = null): Promise<Response | Uint8Array<ArrayBuffer>> {
+  // Node does not fetch files.
+  const fs = address.startsWith("file:") ? node?.getBuiltinModule?.("node:fs/promises") : undefined;
+  return fs ? await fs.readFile(new URL(address)) : await fetch(address, { signal });
 }
 
 async function compile(source: Bytes, name: string): Promise<WebAssembly.Module> {
