@@ -196,9 +196,12 @@ test("a lost connection is taken up where it broke off", async () => {
     return { cut: 300_000 };
   });
   succeeded(await attempt(page, url, { sha256: sha256(bytes) }));
-  const starts = pieces(path).map((range) => Number(/\d+/.exec(range)[0]));
+  const starts = pieces(path).map((range) => Number(/\d+/.exec(range)[0])).toSorted((a, b) => a - b);
   assert.equal(starts.length, 2 * PIECES);
-  assert.deepEqual(starts.toSorted((a, b) => a - b), Array.from({ length: PIECES }, (_, i) => [i * MIB, i * MIB + 300_000]).flat());
+  // A browser may drop the last that came before the end.
+  const further = starts.filter((_, i) => i % 2).map((start, i) => start - i * MIB);
+  assert.deepEqual(starts.filter((_, i) => i % 2 === 0), Array.from({ length: PIECES }, (_, i) => i * MIB));
+  assert.ok(further.every((bytes) => bytes >= 0 && bytes <= 300_000) && Math.max(...further) > 100_000, further.join());
 });
 
 test("a connection that stays lost is an error that says how far it came, and the next load goes on", async () => {
@@ -392,7 +395,7 @@ test("no room is an error before anything is downloaded", async () => {
     succeeded(await attempt(page, url, { cache: false }));
     // Nobody knew how much would come.
     const silent = serving("endless", () => ({ ranges: false, headers: { "Content-Length": null } }));
-    failed(await attempt(page, silent.url), "quota", /endless\.gguf: more bytes came/, /delete another model/);
+    failed(await attempt(page, silent.url), "quota", /endless\.gguf: the browser takes no more bytes/, /delete another model/);
     assert.equal((await listed(page, silent.url)).complete, false);
     // What has begun has its room.
     await quota();
@@ -480,6 +483,22 @@ test("where there is no store, addresses are read by ranges, and the rest says w
   } finally {
     await close();
   }
+});
+
+test("without the store an address is read by ranges, also when experts are needed", async () => {
+  const { path, url } = serving("ranges", null, readFileSync(join(root, "core/data/tiny-moe.gguf")));
+  const [loaded, answered] = await inPage(page, async ({ Shardlight }, url) => {
+    const model = await Shardlight.load(url, { device: "cpu", cache: false, expertCache: 400_000 });
+    const { notStored } = model.loaded;
+    const { expertCache } = await model.generate("Once upon a time", { raw: true, maxTokens: 12 });
+    model.close();
+    return [{ notStored }, expertCache];
+  }, url);
+  assert.equal(loaded.notStored, null);
+  assert.ok(answered.misses > 0 && answered.bytesRead > 0, JSON.stringify(answered));
+  const ranges = opened.requests.filter((request) => request.path === path);
+  assert.ok(ranges.length > 10 && ranges.every(({ range }) => range), `${ranges.length} requests`);
+  assert.equal(await listed(page, url), undefined);
 });
 
 test("names that mean nothing are refused at once", async () => {

@@ -41,11 +41,12 @@ export function sourceField(): () => Source {
 /** Says how far loading is, in a progress bar and a line. */
 export function showProgress(bar: HTMLProgressElement, line: HTMLElement, { phase, done, total }: Progress): void {
   const part = total > 0 ? done / total : 0;
-  bar.value = phase === "upload" ? part * 0.9 : 0.9 + part * 0.1;
+  const shares: Record<Progress["phase"], [begin: number, share: number]> = { download: [0, 0.7], upload: [0.7, 0.2], compile: [0.9, 0.1], ready: [1, 0] };
+  const [begin, share] = shares[phase];
+  bar.value = begin + part * share;
   const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
-  line.textContent = phase === "upload"
-    ? `Uploading ${megabytes(done)} of ${megabytes(total)} MB`
-    : "Compiling kernels";
+  const verb = { download: "Downloading", upload: "Uploading", compile: "", ready: "" }[phase];
+  line.textContent = verb ? `${verb} ${megabytes(done)} of ${total > 0 ? megabytes(total) : "?"} MB` : "Compiling kernels";
 }
 
 /** A colour that differs from its neighbours', readable on both grounds. */

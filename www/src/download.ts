@@ -180,7 +180,7 @@ async function bring(folder: FileSystemDirectoryHandle, wish: Wish): Promise<str
     for (const part of parts) await part.finish();
     if (parts.every((part) => part.right())) await writeAbout(folder, { ...about, complete: true });
   } catch (error) {
-    if (error instanceof Full) throw await full(about.name, "more bytes came");
+    if (error instanceof Full) throw await full(about.name, "the browser takes no more bytes");
     if (!(error instanceof Lost)) throw error;
     const bytes = parts.reduce((sum, { file, marks }) => sum + bytesMarked(file, marks), 0);
     const total = files.reduce((sum, file) => sum + (file.bytes ?? 0), 0);
@@ -398,12 +398,12 @@ async function reserve(name: string, parts: Part[]): Promise<void> {
   const before = parts.map(({ data }) => data.getSize());
   const needed = parts.reduce((sum, { file }, i) => sum + Math.max((file.bytes ?? 0) - (before[i] ?? 0), 0), 0);
   const { usage = 0, quota = Infinity } = await navigator.storage.estimate();
-  if (needed > quota - usage) throw await full(name, `${size(needed)} more are needed`);
+  if (needed > quota - usage) throw await full(name, `${size(needed)} more are needed, for which the browser has no room`);
   try {
     for (const [i, { file, data }] of parts.entries()) resize(data, Math.max(file.bytes ?? 0, before[i] ?? 0));
   } catch (error) {
     for (const [i, { data }] of parts.entries()) data.truncate(before[i] ?? 0);
-    throw error instanceof Full ? await full(name, `${size(needed)} more are needed`) : error;
+    throw error instanceof Full ? await full(name, `${size(needed)} more are needed, for which the browser has no room`) : error;
   }
 }
 
@@ -417,8 +417,7 @@ async function full(name: string, what: string): Promise<ShardlightError> {
   const names = others.slice(0, NAMED).map((model) => `${model.name} (${size(model.bytesHere)})`).join(", ");
   const more = others.length > NAMED ? ` and ${others.length - NAMED} more` : "";
   const way = names ? `delete another model: ${names}${more}` : "make room on the disk";
-  const told = `the browser says that ${size(usage)} of ${size(quota)} are used`;
-  return new ShardlightError("quota", `${name}: ${what}, and there is no room (${told}); ${way}, or load it with cache: false`);
+  return new ShardlightError("quota", `${name}: ${what} (it says that ${size(usage)} of ${size(quota)} are used); ${way}, or load it with cache: false`);
 }
 
 const size = (bytes: number) => (bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
@@ -461,7 +460,7 @@ export async function spool(
       tell(at, at, 0);
     } catch (error) {
       await reader.cancel(error).catch(() => {});
-      throw error instanceof Full ? await full("stream", "more bytes came") : error;
+      throw error instanceof Full ? await full("stream", "the browser takes no more bytes") : error;
     } finally {
       handle.close();
       hash?.free();

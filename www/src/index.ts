@@ -1,6 +1,6 @@
 // The package: what a program imports.
 
-import { Calls, failure } from "./calls.ts";
+import { Calls, failure, type Thread } from "./calls.ts";
 import { ShardlightError } from "./errors.ts";
 import { Model } from "./model.ts";
 import { place } from "./places.ts";
@@ -28,7 +28,8 @@ async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
   const ended = new AbortController();
   const { source: placed, transfer } = place(source, ended.signal);
   const start = () => startThread({ wasm: module, worker, inline }, signal);
-  let first, thread;
+  let first: Thread | undefined;
+  let thread: Thread | undefined;
   let abort = () => {};
   try {
     first = thread = await start();
