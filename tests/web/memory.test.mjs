@@ -1,6 +1,6 @@
 // A model larger than what a tab may take is loaded piece by piece: neither download nor upload ever has it whole.
 //
-// SHARDLIGHT_LARGE=1 takes one of 4 GB, which needs as much of disk and memory twice.
+// SHARDLIGHT_LARGE=1 takes one of 4 GB, which needs that much memory, and twice that much disk beyond what Chromium leaves free.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
