@@ -1,4 +1,4 @@
-// The package as npm has it, in lib/: index.js with the Worker's text in it, worker.js, types, and the files beside them.
+// The package as npm has it, in lib/: index.js with the Worker's text in it, worker.js, engine.js for `inline`, types, and the files beside them.
 
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -50,6 +50,12 @@ function withWorker(text) {
   };
 }
 
+/** Leaves the engine of `inline` a file of its own. */
+const apart = {
+  name: "apart",
+  resolveId: (id) => (id === "./engine.ts" ? { id: "./engine.js", external: true } : null),
+};
+
 /** Bundles `entry` to lib/`name`, and gives its text. */
 async function bundle(entry, name, format, plugins) {
   const build = await rolldown({
@@ -99,7 +105,8 @@ function declare() {
 rmSync(lib, { recursive: true, force: true });
 mkdirSync(lib);
 const text = await bundle("thread.ts", "worker.js", "iife", []);
-await bundle("index.ts", "index.js", "esm", [withWorker(text.replace(/\n?\/\/# sourceMappingURL=.*\n?$/, ""))]);
+await bundle("engine.ts", "engine.js", "esm", []);
+await bundle("index.ts", "index.js", "esm", [apart, withWorker(text.replace(/\n?\/\/# sourceMappingURL=.*\n?$/, ""))]);
 declare();
 for (const name of ["LICENSE-MIT", "LICENSE-APACHE"]) copyFileSync(join(www, "..", name), join(www, name));
 check(lib);

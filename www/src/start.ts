@@ -2,7 +2,6 @@
 
 import type { Thread } from "./calls.ts";
 import { failure } from "./calls.ts";
-import { engine } from "./engine.ts";
 import { ShardlightError } from "./errors.ts";
 import type { Reply, Request } from "./protocol.ts";
 import { compiled, type WasmSource } from "./wasm.ts";
@@ -40,7 +39,7 @@ export async function startThread({ wasm, worker, inline }: ThreadOptions, signa
   let failed: unknown;
   for (const start of inline || typeof Worker === "undefined" ? [inlineThread] : workers(worker)) {
     try {
-      return await ready(start(), module, signal);
+      return await ready(await start(), module, signal);
     } catch (error) {
       signal?.throwIfAborted();
       // Only a Worker that did not start may have started otherwise.
@@ -93,7 +92,9 @@ function workerThread(worker: Worker): Thread {
   };
 }
 
-function inlineThread(): Thread {
+async function inlineThread(): Promise<Thread> {
+  // A file of its own: few programs need it twice, as a Worker's text and here.
+  const { engine } = await import("./engine.ts");
   let hear: (reply: Reply) => void = () => {};
   // As from a Worker: never before the caller's next line.
   const { receive, fail, close } = engine((reply) => queueMicrotask(() => hear(reply)));
