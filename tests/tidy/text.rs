@@ -224,7 +224,7 @@ fn every_shader_is_listed(files: &[File]) -> Vec<String> {
         let included = file
             .path
             .strip_prefix("shaders/")
-            .map(|path| format!("include_str!(\"{path}\")"));
+            .map(|path| format!("wgsl!(\"{path}\")"));
         !included.is_some_and(|included| list.contains(&included))
     });
     unlisted
@@ -238,7 +238,7 @@ fn every_wgsl_file_is_in_the_list() {
     let sample = [
         (
             "shaders/lib.rs",
-            "const K: &[Source] = &[(\"a\", include_str!(\"a.wgsl\")), (\"b\", include_str!(\"shared/b.wgsl\"))];",
+            "const K: &[Source] = &[(\"a\", wgsl!(\"a.wgsl\")), (\"b\", wgsl!(\"shared/b.wgsl\"))];",
         ),
         ("shaders/a.wgsl", ""),
         ("shaders/shared/b.wgsl", ""),

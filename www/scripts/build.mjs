@@ -2,6 +2,7 @@
 
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
+import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync } from "node:zlib";
@@ -29,7 +30,10 @@ function targetFolder() {
 }
 
 const triple = "wasm32-unknown-unknown";
-run("cargo", ["build", "--profile", "wasm", "--package", "shardlight-web", "--target", triple]);
+// Panics name places in crates; where they lie on this machine is nobody's business.
+const crates = join(process.env.CARGO_HOME ?? join(homedir(), ".cargo"), "registry", "src");
+const flags = `target.${triple}.rustflags = [${JSON.stringify(`--remap-path-prefix=${crates}=crates`)}]`;
+run("cargo", ["build", "--config", flags, "--profile", "wasm", "--package", "shardlight-web", "--target", triple]);
 const built = join(targetFolder(), triple, "wasm", "shardlight_web.wasm");
 
 const pkg = join(www, "pkg");
