@@ -82,7 +82,7 @@ async function answers(folder, path = "/", headers = {}) {
 
 test("what is packed is what is needed, within its limits", () => {
   const paths = consumer.files.map(({ path }) => path).sort();
-  const allowed = /^(package\.json|README\.md|LICENSE-(MIT|APACHE)|lib\/(index|worker)\.js(\.map)?|lib\/shardlight\.wasm|lib\/tiny[\w-]*\.gguf|lib\/types\/\w+(\.file)?\.d\.ts)$/;
+  const allowed = /^(package\.json|README\.md|LICENSE-(MIT|APACHE)|lib\/(index|worker|engine)\.js(\.map)?|lib\/shardlight\.wasm|lib\/tiny[\w-]*\.gguf|lib\/types\/\w+(\.file)?\.d\.ts)$/;
   assert.deepEqual(paths.filter((path) => !allowed.test(path)), []);
   const { exports, main, types, private: hidden } = JSON.parse(readFileSync(join(www, "package.json"), "utf8"));
   const named = Object.values(exports).flatMap((entry) => (typeof entry === "string" ? entry : Object.values(entry)));
@@ -188,7 +188,7 @@ test("Rolldown builds it, with its files copied, and leaves out what is not used
   const warned = [];
   const made = async (name) => {
     const bundle = await rolldown({ input: join(root, name), platform: "browser", onwarn: ({ message }) => warned.push(message) });
-    const { output } = await bundle.write({ file: join(root, "dist", name), format: "es" });
+    const { output } = await bundle.write({ dir: join(root, "dist"), entryFileNames: "[name].js", format: "es" });
     return output[0].code;
   };
   await made("main.js");
