@@ -232,8 +232,8 @@ impl Fit {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::rc::Rc;
-    use std::time::Instant;
 
     use pollster::block_on;
 
@@ -251,8 +251,12 @@ mod tests {
 
     fn on_cpu(files: &ModelFiles, context: Option<usize>, capacity: Option<u64>) -> Fit {
         let device = CpuDevice::new();
-        let begin = Instant::now();
-        let clock = || begin.elapsed().as_secs_f64();
+        // A millisecond passes whenever it is looked at: too coarse for speeds, which tests/web/fit.test.mjs looks at.
+        let now = Cell::new(0);
+        let clock = || {
+            now.set(now.get() + 1);
+            f64::from(now.get()) * 1e-3
+        };
         let kv = KvDType::F16;
         block_on(fit(files, &device, context, kv, capacity, &clock)).unwrap()
     }
@@ -264,9 +268,7 @@ mod tests {
         assert!(free.fits && free.problems.is_empty(), "{free:?}");
         assert_eq!(free.bytes, files.bytes());
         assert_eq!(free.sliced, 0);
-        if let Some(speed) = free.speed {
-            assert!(speed.prefill > 0.0 && speed.decode > 0.0, "{speed:?}");
-        }
+        assert_eq!(free.speed, None);
         assert!(free.variants.iter().any(|v| v == "attention"), "{free:?}");
         assert!(on_cpu(&files, None, Some(free.total)).fits);
 
@@ -285,8 +287,6 @@ mod tests {
         let files = large.files(DType::F16).unwrap();
         let fit = on_cpu(&files, Some(2048), Some(8 << 30));
         assert!(!fit.fits);
-        let speed = fit.speed.expect("long enough to be measured");
-        assert!(speed.decode > 0.0 && speed.decode < 1000.0, "{speed:?}");
         assert!(fit.parameters > 8_000_000_000, "{}", fit.parameters);
         assert_eq!(fit.largest_context, Some(0));
         let advice = fit.advice.join("; ");
