@@ -297,7 +297,7 @@ test("what a server does wrong is one clear error", async () => {
 test("other origins are read when they allow it", async () => {
   const allow = { "Access-Control-Allow-Origin": "*" };
   let headers = {};
-  const other = await serve(dist, { "/other.gguf": join(folder, "model.gguf") }, () => ({ headers }));
+  const other = await serve(dist, { "/other.gguf": join(folder, "model.gguf") }, { faults: () => ({ headers }) });
   try {
     const url = `${other.url}/other.gguf`;
     failed(await attempt(page, url), "network", /CORS/, /other\.gguf/);

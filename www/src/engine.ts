@@ -136,6 +136,8 @@ async function compute(engine: Engine, request: Call): Promise<Result> {
       engine.runtime?.dispose();
       // What is being computed ends soon, and frees what it has.
       while (engine.running > 0) await new Promise((resolve) => setTimeout(resolve));
+      engine.source?.release();
+      engine.source = undefined;
       return memory(engine);
     case "destroyDevice":
       engine.session?.destroyDevice();

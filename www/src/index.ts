@@ -37,6 +37,7 @@ async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
     const count = transfer.length > 0 && threads === undefined ? 1 : await threadCount(first, all);
     if (count > 1 && transfer.length > 0) throw new ShardlightError("invalid", `threads: ${count} for a stream, which only one can read`);
     if (count > 1) thread = joined([first, ...(await Promise.all(Array.from({ length: count - 1 }, start)))]);
+    signal?.throwIfAborted();
     const loaded = await new Promise<Loaded>((resolve, reject) => {
       abort = () => reject(signal?.reason);
       signal?.addEventListener("abort", abort);
@@ -74,6 +75,7 @@ async function check(source: Source, all: CheckOptions & ThreadOptions & { signa
   signal?.addEventListener("abort", abort);
   thread.listen((reply) => calls.hear(reply));
   try {
+    signal?.throwIfAborted();
     const { device, contextLength, kv } = options;
     return await calls.ask((id) => ({ type: "check", id, source: placed, options: { device, contextLength, kv } }));
   } finally {

@@ -49,7 +49,16 @@ export function joined(threads: Thread[]): Thread {
   const shards = new Shards(ranks);
   let hear: (reply: Reply) => void = () => {};
   let loading: Load | undefined;
+  // Told once all are: what is asked then all must be ready for.
+  let loaded: Reply | undefined;
+  let left = ranks;
+  const ready = (reply: Reply, rank: number) => {
+    if (rank === 0) loaded = reply;
+    left -= 1;
+    if (left === 0 && loaded) hear(loaded);
+  };
   first.listen((reply) => {
+    if (reply.type === "loaded") return ready(reply, 0);
     // It downloads; the others take what is stored then.
     if (reply.type === "source" && loading) {
       const request = loading;
@@ -60,6 +69,7 @@ export function joined(threads: Thread[]): Thread {
   });
   others.forEach((thread, i) => thread.listen((reply) => {
     const rank = i + 1;
+    if (reply.type === "loaded") return ready(reply, rank);
     const all = reply.type === "result" && shards.take(reply);
     if (all) hear(all);
     if (reply.type !== "error" || !GONE.includes(reply.code)) return;
@@ -69,7 +79,7 @@ export function joined(threads: Thread[]): Thread {
   return {
     send(request) {
       if (request.type === "load") {
-        loading = request;
+        [loading, loaded, left] = [request, undefined, ranks];
         first.send(part(request, { memory, rank: 0, ranks }));
         return;
       }

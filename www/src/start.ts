@@ -120,6 +120,7 @@ async function inlineThread(): Promise<Thread> {
 async function ready(thread: Thread, module: Promise<WebAssembly.Module>, signal?: AbortSignal): Promise<Thread> {
   let abort = () => {};
   try {
+    signal?.throwIfAborted();
     return await new Promise<Thread>((resolve, reject) => {
       abort = () => reject(signal?.reason);
       signal?.addEventListener("abort", abort);
