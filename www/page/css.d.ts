@@ -1,2 +1,5 @@
-// Vite takes stylesheets as modules.
+// Vite takes stylesheets as modules, and says how it was started.
 declare module "*.css";
+interface ImportMeta {
+  readonly env: { readonly PROD: boolean };
+}

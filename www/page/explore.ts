@@ -3,7 +3,7 @@
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { Runtime, type Input, type LoadOptions, type MlpSize, type Op } from "../src/index.ts";
-import { colour, element, exact, memory, message, short, tableRow } from "./page.ts";
+import { colour, computedColour, element, exact, memory, message, short, tableRow } from "./page.ts";
 import "./console.ts";
 
 /** Points of a curve. */
@@ -44,18 +44,8 @@ function activations(ops: Op[]): string[] {
   return [...FIRST.filter((name) => found.includes(name)), ...found.filter((name) => !FIRST.includes(name))];
 }
 
-/** What the browser makes of a CSS colour here: canvases do not know `light-dark`. */
-function computed(css: string): string {
-  const probe = document.createElement("span");
-  probe.style.color = css;
-  document.body.append(probe);
-  const { color } = getComputedStyle(probe);
-  probe.remove();
-  return color;
-}
-
 function draw(into: HTMLElement, x: Float32Array, curves: { name: string; index: number; y: Float32Array }[]): uPlot {
-  const [text, grid] = [computed("var(--quiet)"), computed("var(--line)")];
+  const [text, grid] = [computedColour("var(--quiet)"), computedColour("var(--line)")];
   const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
   into.textContent = "";
   return new uPlot(
@@ -68,7 +58,7 @@ function draw(into: HTMLElement, x: Float32Array, curves: { name: string; index:
         { label: "x", value: (_, v) => (v === null ? "" : v.toFixed(2)) },
         ...curves.map(({ name, index }) => ({
           label: name,
-          stroke: computed(colour(index)),
+          stroke: computedColour(colour(index)),
           width: 2,
           value: (_: uPlot, v: number | null) => (v === null ? "" : v.toFixed(4)),
         })),
@@ -162,7 +152,9 @@ device.addEventListener("change", () => void open().catch(fail));
 choices.addEventListener("change", () => void plot().catch(fail));
 range.addEventListener("change", () => void plot().catch(fail));
 channels.addEventListener("change", sizes);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => void plot().catch(fail));
+const again = () => void plot().catch(fail);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+window.addEventListener("themechange", again);
 new ResizeObserver(() => {
   for (const chart of charts) chart.setSize({ width: chart.root.parentElement?.clientWidth ?? 300, height: 260 });
 }).observe(element("values"));

@@ -89,3 +89,13 @@ export function tableRow(head: string, cells: string[]): HTMLTableRowElement {
   for (const text of cells) line.insertCell().textContent = text;
   return line;
 }
+
+/** What the browser makes of a CSS colour here: canvases do not know `light-dark`. */
+export function computedColour(css: string): string {
+  const probe = document.createElement("span");
+  probe.style.color = css;
+  document.body.append(probe);
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+}

@@ -1,0 +1,131 @@
+// Figures of the answers on this page, the device's memory, the adapter and a bench.
+
+import { useEffect, useState } from "preact/hooks";
+import type { Model } from "../../src/index.ts";
+import "../performance.css";
+import { exact, memory } from "../page.ts";
+import { ledger } from "./api.ts";
+import { BenchCard } from "./bench-card.tsx";
+import { FailureCard } from "./failure.tsx";
+import { beat, figures, latencies } from "./metrics.ts";
+import { Plot } from "./plot.tsx";
+import { asked, model, state } from "./state.ts";
+
+type Row = [name: string, value: string];
+
+/** Of an object of numbers, whatever its owners are called. */
+function rowsOf(told: unknown, before = ""): Row[] {
+  if (typeof told !== "object" || told === null) return [];
+  return Object.entries(told).flatMap(([name, value]): Row[] => {
+    const label = before ? `${before}: ${name}` : name;
+    if (typeof value === "number") return [[label, memory(value)]];
+    return rowsOf(value, label);
+  });
+}
+
+async function held(loaded: Model): Promise<Row[]> {
+  const told = await ledger(loaded);
+  const shards = await loaded.shards();
+  const sum = (key: "bytes" | "cacheBytes") => shards.reduce((all, shard) => all + shard[key], 0);
+  const rows: Row[] = told ? rowsOf(told) : [["Weights", memory(sum("bytes"))], ["Keys and values", memory(sum("cacheBytes"))]];
+  const heap = (performance as { memory?: { usedJSHeapSize: number } }).memory?.usedJSHeapSize;
+  rows.push(["wasm", memory(loaded.loaded.wasmBytes)]);
+  if (heap) rows.push(["JavaScript of the page", memory(heap)]);
+  return rows;
+}
+
+interface Gpu {
+  rows: Row[];
+  features: string;
+}
+
+const LIMITS = [
+  ["maxBufferSize", "Largest buffer"],
+  ["maxStorageBufferBindingSize", "Largest binding"],
+  ["maxStorageBuffersPerShaderStage", "Storage buffers a stage"],
+  ["maxComputeWorkgroupStorageSize", "Workgroup memory"],
+  ["maxComputeInvocationsPerWorkgroup", "Invocations a workgroup"],
+] as const;
+
+async function adapter(): Promise<Gpu | string> {
+  const gpu = navigator.gpu;
+  if (!gpu) return "This browser has no WebGPU.";
+  const found = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!found) return "This browser has WebGPU, but no adapter for it.";
+  const { vendor, architecture, description, subgroupMinSize, subgroupMaxSize } = found.info as GPUAdapterInfo & { subgroupMinSize?: number; subgroupMaxSize?: number };
+  const name = [vendor, architecture, description].filter((text) => text).join(", ");
+  const rows: Row[] = [["Adapter", name || "not told"]];
+  if (subgroupMinSize) rows.push(["Subgroups", subgroupMinSize === subgroupMaxSize ? `${subgroupMinSize} lanes` : `${subgroupMinSize} to ${subgroupMaxSize} lanes`]);
+  for (const [limit, name] of LIMITS) {
+    const value = Number(found.limits[limit]);
+    rows.push([name, /Size$/.test(limit) ? memory(value) : exact(value)]);
+  }
+  return { rows, features: [...found.features].sort().join(", ") };
+}
+
+function Facts({ rows }: { rows: Row[] }) {
+  return (
+    <table class="numbers facts-table">
+      <tbody>
+        {rows.map(([name, value]) => <tr key={name}><th scope="row">{name}</th><td>{value}</td></tr>)}
+      </tbody>
+    </table>
+  );
+}
+
+function Plots() {
+  const all = figures.value;
+  const now = beat.value;
+  return (
+    <div class="plots">
+      <Plot title="Writing" unit="tokens/s" of="answer" points y={all.map(({ decode }) => decode)} />
+      <Plot title="Reading the prompt" unit="tokens/s" of="answer" points y={all.map(({ prefill }) => prefill)} />
+      <Plot title="First token" unit="ms" of="answer" points y={all.map(({ first }) => first)} />
+      <Plot title="From token to token" unit="ms" of="token of the last answer" y={latencies} beat={now} />
+    </div>
+  );
+}
+
+export function Panel() {
+  const loaded = model.value;
+  const busy = state.value === "answering" || state.value === "loading";
+  const [rows, setRows] = useState<Row[]>([]);
+  const [gpu, setGpu] = useState<Gpu | string>("");
+  useEffect(() => {
+    adapter().then(setGpu, (error: unknown) => setGpu(String(error)));
+  }, []);
+  useEffect(() => {
+    if (!loaded) setRows([]);
+    // While it answers it tells nothing.
+    else if (!busy) held(loaded).then(setRows, () => undefined);
+  }, [loaded, busy, figures.value]);
+  return (
+    <div id="performance" class="performance">
+      <header>
+        <h1>Performance</h1>
+        <p>{loaded ? `${asked.value.name} on ${loaded.loaded.info.device.name}` : "Load a model in Chat, and its figures come here."}</p>
+      </header>
+      <FailureCard />
+      <section class="card" aria-labelledby="answers-title">
+        <h2 id="answers-title">Answers since the page was opened</h2>
+        <Plots />
+      </section>
+      <div class="columns-2">
+        <section class="card" aria-labelledby="memory-title">
+          <h2 id="memory-title">Memory</h2>
+          {rows.length > 0 ? <Facts rows={rows} /> : <p class="quiet">No model is loaded.</p>}
+        </section>
+        <section class="card" aria-labelledby="adapter-title">
+          <h2 id="adapter-title">WebGPU adapter</h2>
+          {typeof gpu === "string" ? <p class="quiet">{gpu || "Asking…"}</p> : (
+            <>
+              <Facts rows={gpu.rows} />
+              <p class="quiet break">Features: {gpu.features}</p>
+            </>
+          )}
+        </section>
+      </div>
+      <BenchCard />
+    </div>
+  );
+}
