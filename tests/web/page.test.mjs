@@ -1,12 +1,12 @@
 // The page as a user has it, in Chromium with real WebGPU: its greedy answers are the recorded ones.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
 import { open } from "./harness.mjs";
+import { smollm2 } from "./smollm2.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const dist = join(root, "www/dist");
@@ -161,18 +161,6 @@ test("a broken file is one clear line, and the page can be used on", () =>
     assert.match(text, /^broken\.gguf: [^\n]+$/);
     await load(page, { device: "cpu" });
   }));
-
-/** The real model's file: `SHARDLIGHT_SMOLLM2`, or where `shardlight list` says it is. */
-function smollm2() {
-  let path = process.env.SHARDLIGHT_SMOLLM2;
-  if (!path && process.env.SHARDLIGHT_BIN) {
-    const list = execFileSync(process.env.SHARDLIGHT_BIN, ["list", "--json"], { encoding: "utf8" });
-    const find = (value) => (Array.isArray(value) ? value : (value.models ?? []));
-    path = find(JSON.parse(list)).find((model) => model.name === "smollm2:135m")?.path;
-  }
-  assert.ok(path && existsSync(path), "SmolLM2 is not here: run `shardlight pull smollm2:135m`, or set SHARDLIGHT_SMOLLM2 to the file");
-  return path;
-}
 
 const withoutEnd = ({ greedy_tokens }) => (greedy_tokens.at(-1) === 2 ? greedy_tokens.slice(0, -1) : greedy_tokens);
 

@@ -49,7 +49,7 @@ export function Composer() {
       </div>
       <div class="row between strip">
         <span id="status" data-state={state.value}>{status.value}</span>
-        <button type="button" class="link hints" aria-label="Keyboard shortcuts" onClick={openShortcuts}>Enter sends · ? for shortcuts</button>
+        <button type="button" class="link hints" onClick={openShortcuts}>Enter sends · ? for shortcuts</button>
       </div>
     </form>
   );

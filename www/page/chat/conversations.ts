@@ -100,16 +100,17 @@ export function show(id: string): void {
   if (found) conversation.value = found;
 }
 
+// Gone is shown when it is gone.
 export async function forget(id: string): Promise<void> {
+  await del(id, store()).catch(refused);
   kept.value = kept.value.filter((one) => one.id !== id);
   if (conversation.value.id === id) begin();
-  await del(id, store()).catch(refused);
 }
 
 export async function forgetAll(): Promise<void> {
+  await clear(store()).catch(refused);
   kept.value = [];
   begin();
-  await clear(store()).catch(refused);
 }
 
 export function setSystem(system: string): void {

@@ -39,6 +39,7 @@ function clean(html: string): DocumentFragment {
     ALLOWED_TAGS: ALLOWED,
     ALLOWED_ATTR: ["href", "align", "start", "class"],
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|#)/i,
+    ADD_URI_SAFE_ATTR: ["align", "start"],
     RETURN_DOM_FRAGMENT: true,
   });
   for (const link of made.querySelectorAll("a")) {
@@ -89,13 +90,19 @@ function render(tokens: Token[], links: Record<string, unknown>): DocumentFragme
   return clean(marked.parser(Object.assign([...tokens], { links }) as never));
 }
 
+/** The last block up to `at` that is not just empty lines; -1 without one. */
+function last(tokens: Token[], at: number): number {
+  let found = at;
+  while (found >= 0 && tokens[found]!.type === "space") found--;
+  return found;
+}
+
 /** Draws a text that grows into an element. */
 export class MarkdownStream {
   readonly #root: HTMLElement;
   readonly #tail = document.createElement("div");
-  /** The text, with line feeds only, and how much of it is in the page for good. */
+  /** The text, and how much of it is in the page for good. */
   #text = "";
-  #given = "";
   #settled = 0;
   /** Of the block of code that is last. */
   #language: string | undefined;
@@ -108,28 +115,29 @@ export class MarkdownStream {
 
   /** Shows `text`; the longer it shares its beginning with the last one, the less there is to do. */
   update(text: string): void {
-    if (text === this.#given) return;
-    if (!text.startsWith(this.#given)) {
+    const lines = text.replace(/\r\n?/g, "\n");
+    if (lines === this.#text) return;
+    if (!lines.startsWith(this.#text)) {
       this.#root.replaceChildren(this.#tail);
-      [this.#text, this.#given, this.#settled] = ["", "", 0];
+      this.#settled = 0;
     }
-    this.#text += text.slice(this.#given.length).replace(/\r\n?/g, "\n");
-    this.#given = text;
-    const tokens = marked.lexer(this.#text.slice(this.#settled));
-    // The last block may go on, and what follows it is not there yet.
-    let open = tokens.length - 1;
-    while (open > 0 && tokens[open]!.type === "space") open--;
+    this.#text = lines;
+    const tokens = marked.lexer(lines.slice(this.#settled));
+    let open = last(tokens, tokens.length - 1);
+    // A list goes on after an empty line, if the line behind that turns out to be an item.
+    const before = last(tokens, open - 1);
+    if (before >= 0 && tokens[before]!.type === "list" && !tokens[open]!.raw.includes("\n")) open = before;
     const done = tokens.slice(0, Math.max(open, 0));
     if (done.length > 0) {
       this.#tail.before(render(done, tokens.links));
       this.#settled += done.reduce((sum, { raw }) => sum + raw.length, 0);
     }
-    const last = tokens.slice(Math.max(open, 0));
-    const block = last[0]?.type === "code" ? (last[0] as Tokens.Code) : undefined;
+    const rest = tokens.slice(Math.max(open, 0));
+    const block = rest[0]?.type === "code" ? (rest[0] as Tokens.Code) : undefined;
     const code = this.#tail.querySelector("pre > code");
     // Of a block of code only the text grows.
-    if (block && code && done.length === 0 && block.lang === this.#language) code.textContent = block.text;
-    else this.#tail.replaceChildren(render(last, tokens.links));
+    if (block && code && done.length === 0 && block.lang === this.#language) code.textContent = `${block.text}\n`;
+    else this.#tail.replaceChildren(render(rest, tokens.links));
     this.#language = block?.lang;
   }
 }

@@ -25,13 +25,14 @@ export function Plot({ title, of, unit, y, points = false, beat = 0 }: Props) {
   const chart = useRef<uPlot | undefined>(undefined);
   const data = (): uPlot.AlignedData => [y.map((_, i) => i + 1), y.map((value) => value ?? null)];
   useEffect(() => {
+    const into = box.current!;
     const make = () => {
       chart.current?.destroy();
       const [text, grid, line] = [computedColour("var(--quiet)"), computedColour("var(--line)"), computedColour("var(--accent)")];
       const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: "12px system-ui" };
       chart.current = new uPlot(
         {
-          width: box.current!.clientWidth,
+          width: into.clientWidth,
           height: HEIGHT,
           legend: { show: false },
           cursor: { drag: { x: false, y: false } },
@@ -40,12 +41,12 @@ export function Plot({ title, of, unit, y, points = false, beat = 0 }: Props) {
           series: [{}, { label: unit, stroke: line, width: 1.5, points: { show: points, size: 7, fill: line } }],
         },
         data(),
-        box.current!,
+        into,
       );
     };
     make();
-    const sizes = new ResizeObserver(() => chart.current?.setSize({ width: box.current!.clientWidth, height: HEIGHT }));
-    sizes.observe(box.current!);
+    const sizes = new ResizeObserver(() => chart.current?.setSize({ width: into.clientWidth, height: HEIGHT }));
+    sizes.observe(into);
     const dark = matchMedia("(prefers-color-scheme: dark)");
     dark.addEventListener("change", make);
     window.addEventListener("themechange", make);

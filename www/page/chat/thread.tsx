@@ -33,7 +33,7 @@ export function Thread() {
   return (
     <div id="thread" class="thread" ref={scroller} onClick={clicked}>
       <section id="conversation" aria-label="Conversation" class={turns.length === 0 ? "empty" : ""}>
-        {turns.length === 0 && <Hero />}
+        {turns.length === 0 ? <Hero /> : <h2 class="sr-only">Conversation</h2>}
         {turns.map((turn, i) => <Turn key={turn.id} turn={turn} last={i === turns.length - 1} />)}
         <Answer />
         {turns.length > 0 && state.value === "idle" && (

@@ -1,6 +1,6 @@
 // A question and its answer.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { again, live } from "./answers.ts";
 import { choose, siblings, type Turn as Said } from "./conversations.ts";
 import { Copy } from "./copy.tsx";
@@ -12,7 +12,7 @@ function Question({ turn }: { turn: Said }) {
   const [draft, setDraft] = useState<string | undefined>(undefined);
   const field = useRef<HTMLTextAreaElement>(null);
   const edits = draft !== undefined;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (edits) field.current?.focus();
   }, [edits]);
   if (draft === undefined) {
