@@ -37,8 +37,11 @@ export async function looksWell(page, name, arrange = async () => {}) {
     // Plots take their new size after the layout.
     await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
     await page.screenshot({ path: join(folder, `${name}-${look}.png`) });
-    const [scroll, inner] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-    assert.ok(scroll <= inner, `${name}, ${look}: the page is ${scroll} wide in a window of ${inner}`);
+    const wide = await page.evaluate(() =>
+      [...document.querySelectorAll("html, main, .middle, .thread, .side, .panel, .performance, dialog[open]")]
+        .filter((box) => box.clientWidth > 0 && box.scrollWidth > box.clientWidth)
+        .map((box) => `${box.localName}.${box.className}: ${box.scrollWidth} in ${box.clientWidth}`));
+    assert.deepEqual(wide, [], `${name}, ${look}: wider than there is room`);
     await accessible(page, `${name}, ${look}`);
   }
   await page.emulateMedia({ colorScheme: "light", reducedMotion: null });

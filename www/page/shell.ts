@@ -26,6 +26,7 @@ function choose(theme: Theme): void {
 
 for (const button of buttons) button.addEventListener("click", () => choose(button.dataset.themeChoice as Theme));
 show();
+document.querySelector(".shell nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 
 /** After the page's own files are there, and not while Vite serves sources. */
 if (import.meta.env.PROD && "serviceWorker" in navigator) {

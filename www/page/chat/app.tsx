@@ -27,8 +27,10 @@ function showView(): void {
     const url = new URL(link.href);
     const here = url.pathname.replace(/\/index\.html$/, "/") === location.pathname.replace(/\/index\.html$/, "/");
     const shown = here && (url.hash === "#performance") === (view.value === "performance");
-    if (shown) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (shown) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else link.removeAttribute("aria-current");
   }
 }
 

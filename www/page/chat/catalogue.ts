@@ -21,8 +21,8 @@ export interface Group {
 export const CATALOGUE: readonly Group[] = groups;
 
 export const BUILT_IN = [
-  { value: "builtin:tiny", name: "Tiny stories, simple English", short: "Tiny stories" },
-  { value: "builtin:tiny-moe", name: "Tiny mixture, 8 experts", short: "Tiny mixture" },
+  { value: "builtin:tiny", name: "Tiny stories", short: "Tiny stories" },
+  { value: "builtin:tiny-moe", name: "Tiny mixture of 8 experts", short: "Tiny mixture" },
 ] as const;
 
 export function entryOf(value: string): Entry | undefined {

@@ -51,7 +51,7 @@ function Numbers({ fit }: { fit: Fit }) {
     ["Bindings", `up to ${size(limits.maxBindingBytes)}${fit.sliced > 0 ? `; ${fit.sliced} tensors in slices` : ""}`],
     ["Uses", [limits.f16 && "f16", limits.packedDot && "packed dot products", limits.subgroups && "subgroups"].filter(Boolean).join(", ") || "nothing special"],
   ];
-  if (speed) rows.push(["Speed, about", `${count(speed.decode)} tokens/s; reads ${count(speed.prefill)} tokens/s`]);
+  if (speed) rows.push(["Speed", `about ${count(speed.decode)} tokens/s; reads ${count(speed.prefill)} tokens/s`]);
   return (
     <dl class="facts">
       {rows.map(([name, text]) => (

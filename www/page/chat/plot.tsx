@@ -58,8 +58,9 @@ export function Plot({ title, of, unit, y, points = false, beat = 0 }: Props) {
     };
   }, []);
   useEffect(() => chart.current?.setData(data()), [y, y.length, beat]);
-  const last = y.filter((value) => value !== undefined).at(-1);
-  const now = last === undefined ? "nothing yet" : `${written(last)} ${unit}`;
+  const known = y.filter((value) => value !== undefined);
+  const last = points ? known.at(-1) : [...known].sort((a, b) => a - b)[known.length >> 1];
+  const now = last === undefined ? "nothing yet" : `${points ? "" : "median "}${written(last)} ${unit}`;
   return (
     <figure class="plot">
       <figcaption>
