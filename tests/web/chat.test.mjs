@@ -139,6 +139,30 @@ test("a first visit takes one button", () =>
     await looksWell(page, "chat-answered");
   }));
 
+test("on a phone the columns are drawers that take the focus and give it back", () =>
+  withPage(async (page) => {
+    await page.setViewportSize({ width: 390, height: 844 });
+    const focus = () => page.evaluate(() => [document.activeElement.id, document.activeElement.ariaLabel].join());
+    await page.focus("[aria-label='Conversations'].icon-button");
+    await page.keyboard.press("Enter");
+    await page.locator("#reset").waitFor();
+    assert.ok(await page.evaluate(() => document.getElementById("side").contains(document.activeElement)));
+    await looksWell(page, "chat-drawer", async (look) => {
+      if (look.startsWith("phone") && !(await page.isVisible("#reset"))) await page.click("[aria-label='Conversations'].icon-button");
+    });
+    await page.setViewportSize({ width: 390, height: 844 });
+    await page.keyboard.press("Escape");
+    assert.equal(await focus(), ",Conversations");
+    assert.ok(!(await page.isVisible("#side")));
+    // Loading is watched in the thread.
+    await page.click("text=Choose a model");
+    await page.click("#load");
+    await ready(page);
+    assert.ok(!(await page.isVisible("#panel")));
+    await page.keyboard.press("/");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "prompt");
+  }));
+
 test("an answer is what the package answers; system prompt, sampling and stop texts go with it", () =>
   withPage(async (page) => {
     await load(page);

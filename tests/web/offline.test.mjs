@@ -1,8 +1,9 @@
 // The page without a network, and how awake it stays during a long answer.
 
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
@@ -32,9 +33,9 @@ async function withoutHeaders(server) {
   return { ...server, url: `http://127.0.0.1:${front.address().port}`, close };
 }
 
-async function withServer(body, { isolated = true } = {}) {
+async function withServer(body, { isolated = true, folder = dist } = {}) {
   assert.ok(existsSync(join(dist, "sw.js")), "www/dist is not built: run `npm run build` in www");
-  const whole = await serve(dist);
+  const whole = await serve(folder);
   const server = isolated ? whole : await withoutHeaders(whole);
   const { page, browser, errors, close } = await launch();
   try {
@@ -105,6 +106,29 @@ test("a server that cannot send headers gets an isolated page from the second vi
     },
     { isolated: false },
   ));
+
+test("a new build waits until the visitor asks for it", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "shardlight-build-"));
+  cpSync(dist, folder, { recursive: true });
+  try {
+    await withServer(async (page) => {
+      await served(page);
+      const [worker, html] = ["sw.js", "index.html"].map((name) => join(folder, name));
+      // Another version, as a build with another page has.
+      writeFileSync(worker, readFileSync(worker, "utf8").replace(/[0-9a-f]{16}/, "0123456789abcdef"));
+      writeFileSync(html, readFileSync(html, "utf8").replace("<title>", "<title>New "));
+      await page.reload();
+      await page.locator("#update").waitFor();
+      assert.equal(await page.title(), "Shardlight");
+      await page.click("#update");
+      await page.waitForFunction(() => document.title === "New Shardlight");
+      assert.equal(await page.locator("#update").count(), 0);
+      assert.equal(await page.evaluate(async () => (await caches.keys()).join()), "shardlight-page-0123456789abcdef");
+    }, { folder });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
 
 /** Tasks of the page's main thread: processor time and time on the clock, in milliseconds. */
 function tasksOf(trace) {

@@ -1,7 +1,7 @@
 // Keeps the page, the Worker, the wasm and the built-in models, so that all of it works without a network.
 //
 // Files come from the cache of the build that this worker belongs to. A new build's worker waits until no page of the
-// old one is open, so that a page never gets files of two builds.
+// old one is open, so that a page never gets files of two builds; or until a visitor asks for it.
 
 declare const __FILES__: string[];
 declare const __VERSION__: string;
@@ -18,6 +18,8 @@ const worker = self as unknown as {
   registration: { scope: string };
   clients: { claim(): Promise<void> };
   addEventListener(type: "install" | "activate", heard: (event: Waiting) => void): void;
+  addEventListener(type: "message", heard: (event: MessageEvent) => void): void;
+  skipWaiting(): Promise<void>;
   addEventListener(type: "fetch", heard: (event: Fetching) => void): void;
 };
 
@@ -76,6 +78,10 @@ worker.addEventListener("activate", (event) => {
     await worker.clients.claim();
   };
   event.waitUntil(clean());
+});
+
+worker.addEventListener("message", ({ data }) => {
+  if (data === "take over") void worker.skipWaiting();
 });
 
 worker.addEventListener("fetch", (event) => {

@@ -28,11 +28,35 @@ for (const button of buttons) button.addEventListener("click", () => choose(butt
 show();
 document.querySelector(".shell nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 
+/** Offers the build that waits until the pages of this one are closed. */
+function offer(waiting: ServiceWorker): void {
+  if (document.getElementById("update")) return;
+  const button = document.createElement("button");
+  button.id = "update";
+  button.type = "button";
+  button.className = "small";
+  button.textContent = "New version: reload";
+  button.addEventListener("click", () => {
+    navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(), { once: true });
+    waiting.postMessage("take over");
+  });
+  document.querySelector(".shell .themes")?.before(button);
+}
+
+async function register(): Promise<void> {
+  const { serviceWorker } = navigator;
+  const registration = await serviceWorker.register(new URL("./sw.js", document.baseURI));
+  const look = ({ waiting }: ServiceWorkerRegistration) => waiting && serviceWorker.controller && offer(waiting);
+  look(registration);
+  registration.addEventListener("updatefound", () => {
+    registration.installing?.addEventListener("statechange", () => look(registration));
+  });
+}
+
 /** After the page's own files are there, and not while Vite serves sources. */
 if (import.meta.env.PROD && "serviceWorker" in navigator) {
-  const register = () =>
-    // Where it cannot be (a file, no https) the page works as before, only not offline.
-    navigator.serviceWorker.register(new URL("./sw.js", document.baseURI)).catch(() => undefined);
-  if (document.readyState === "complete") void register();
-  else window.addEventListener("load", () => void register());
+  // Where it cannot be (a file, no https) the page works as before, only not offline.
+  const begin = () => void register().catch(() => undefined);
+  if (document.readyState === "complete") begin();
+  else window.addEventListener("load", begin);
 }
