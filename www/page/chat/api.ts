@@ -25,7 +25,28 @@ const more = Shardlight as unknown as More;
 
 export const { models } = more;
 
-/** Bytes on the device by owner. */
-export function ledger(model: Model): Promise<unknown> | undefined {
-  return (model as unknown as { memory?: () => Promise<unknown> }).memory?.();
+/** Bytes of a device's memory by what they are for. */
+export interface Ledger {
+  device: { name: string };
+  weights: number;
+  tables: number;
+  kv: number;
+  activations: number;
+  experts: number;
+  staging: number;
+  total: number;
+  peak: number;
+  /** A number, not bytes. */
+  pipelines: number;
+}
+
+export function ledger(model: Model): Promise<Ledger[]> | undefined {
+  return (model as unknown as { memory?: () => Promise<Ledger[]> }).memory?.();
+}
+
+/** Told when the device is lost, and when it is there again. */
+export function watchDevice(model: Model, lost: (reason: string) => void, recovered: (ms: number) => void): void {
+  const target = model as unknown as Partial<EventTarget>;
+  target.addEventListener?.("devicelost", (event) => lost((event as CustomEvent<{ reason: string }>).detail.reason));
+  target.addEventListener?.("recovered", (event) => recovered((event as CustomEvent<{ ms: number }>).detail.ms));
 }

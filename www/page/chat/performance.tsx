@@ -13,23 +13,26 @@ import { asked, model, state } from "./state.ts";
 
 type Row = [name: string, value: string];
 
-/** Of an object of numbers, whatever its owners are called. */
-function rowsOf(told: unknown, before = ""): Row[] {
-  if (typeof told !== "object" || told === null) return [];
-  return Object.entries(told).flatMap(([name, value]): Row[] => {
-    const label = before ? `${before}: ${name}` : name;
-    if (typeof value === "number") return [[label, memory(value)]];
-    return rowsOf(value, label);
-  });
-}
+const OWNERS = [
+  ["weights", "Weights"], ["kv", "Keys and values"], ["tables", "Tables by position"], ["activations", "Activations"], ["experts", "Slots for experts"],
+  ["staging", "On its way"], ["total", "All on the device"], ["peak", "The most there was"],
+] as const;
 
 async function held(loaded: Model): Promise<Row[]> {
-  const told = await ledger(loaded);
-  const shards = await loaded.shards();
-  const sum = (key: "bytes" | "cacheBytes") => shards.reduce((all, shard) => all + shard[key], 0);
-  const rows: Row[] = told ? rowsOf(told) : [["Weights", memory(sum("bytes"))], ["Keys and values", memory(sum("cacheBytes"))]];
+  const devices = await ledger(loaded);
+  const rows: Row[] = [];
+  for (const told of devices ?? []) {
+    const of = devices!.length > 1 ? `${told.device.name}: ` : "";
+    for (const [key, name] of OWNERS) if (told[key] > 0 || key === "total") rows.push([of + name, memory(told[key])]);
+    rows.push([`${of}Compiled kernels`, exact(told.pipelines)]);
+  }
+  if (!devices) {
+    const shards = await loaded.shards();
+    const sum = (key: "bytes" | "cacheBytes") => shards.reduce((all, shard) => all + shard[key], 0);
+    rows.push(["Weights", memory(sum("bytes"))], ["Keys and values", memory(sum("cacheBytes"))]);
+  }
   const heap = (performance as { memory?: { usedJSHeapSize: number } }).memory?.usedJSHeapSize;
-  rows.push(["wasm", memory(loaded.loaded.wasmBytes)]);
+  rows.push(["wasm, after loading", memory(loaded.loaded.wasmBytes)]);
   if (heap) rows.push(["JavaScript of the page", memory(heap)]);
   return rows;
 }
@@ -95,10 +98,16 @@ export function Panel() {
     adapter().then(setGpu, (error: unknown) => setGpu(String(error)));
   }, []);
   useEffect(() => {
-    if (!loaded) setRows([]);
-    // While it answers it tells nothing.
-    else if (!busy) held(loaded).then(setRows, () => undefined);
-  }, [loaded, busy, figures.value]);
+    if (!loaded) {
+      setRows([]);
+      return;
+    }
+    // What cannot be told while it answers is told after it.
+    const read = () => void held(loaded).then(setRows, () => undefined);
+    read();
+    const timer = setInterval(read, 1000);
+    return () => clearInterval(timer);
+  }, [loaded, busy]);
   return (
     <div id="performance" class="performance">
       <header>

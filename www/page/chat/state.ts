@@ -4,6 +4,7 @@ import { batch, computed, signal } from "@preact/signals";
 import { Shardlight, type LoadOptions, type Model, type Progress, type Source } from "../../src/index.ts";
 import { failureOf, type Failure } from "../words.ts";
 import { announce } from "./announce.ts";
+import { watchDevice } from "./api.ts";
 import { BUILT_IN, entryOf, size } from "./catalogue.ts";
 
 export type State = "idle" | "loading" | "ready" | "answering" | "error";
@@ -66,6 +67,13 @@ export function fail(error: unknown): void {
     show("error", told.line);
     failure.value = told;
   });
+}
+
+/** Says something about the model that is loaded, whatever it is doing. */
+function say(of: Model, text: string): void {
+  if (model.value !== of) return;
+  status.value = text;
+  announce(text);
 }
 
 /** What the form chooses, or an error that says what is missing. */
@@ -193,6 +201,11 @@ export async function load(): Promise<boolean> {
       // As above.
     }
     announce(`${asked.value.name} is ready. You can write now.`);
+    watchDevice(
+      loaded,
+      () => say(loaded, "The graphics processor was taken away; it is opened again."),
+      (ms) => say(loaded, `The graphics processor is back after ${(ms / 1000).toFixed(1)} s.`),
+    );
     return true;
   } catch (error) {
     if (own.signal.aborted) show("error", "loading was cancelled");
