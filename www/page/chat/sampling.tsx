@@ -53,7 +53,7 @@ export function Sampling() {
           <input id="raw" type="checkbox" checked={raw.value} onInput={({ currentTarget }) => (raw.value = currentTarget.checked)} />
           Continue the text instead of answering it
         </label>
-        <button type="button" class="small" disabled={changed.value === 0} onClick={() => (settings.value = DEFAULTS)}>As at first</button>
+        <button type="button" class="small" disabled={changed.value === 0} onClick={() => (settings.value = DEFAULTS)}>Back to the defaults</button>
       </div>
     </details>
   );
