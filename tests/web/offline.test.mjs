@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
 import { launch, serve } from "./harness.mjs";
+import { looksWell } from "./shots.mjs";
 import { smollm2 } from "./smollm2.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -33,11 +34,11 @@ async function withoutHeaders(server) {
   return { ...server, url: `http://127.0.0.1:${front.address().port}`, close };
 }
 
-async function withServer(body, { isolated = true, folder = dist } = {}) {
+async function withServer(body, { isolated = true, folder = dist, extra, profile = false } = {}) {
   assert.ok(existsSync(join(dist, "sw.js")), "www/dist is not built: run `npm run build` in www");
-  const whole = await serve(folder);
+  const whole = await serve(folder, extra);
   const server = isolated ? whole : await withoutHeaders(whole);
-  const { page, browser, errors, close } = await launch();
+  const { page, browser, errors, close } = await launch({ profile });
   try {
     page.setDefaultTimeout(120_000);
     await page.goto(server.url);
@@ -78,7 +79,8 @@ test("once it is loaded the page asks for nothing, and works when the server is 
     await page.click(".shell a:text-is('Performance')");
     await page.locator(".plot canvas").first().waitFor();
     await page.click(".shell a:text-is('Chat')");
-    assert.deepEqual(server.requests.slice(before), []);
+    // A browser looks by itself whether there is another service worker.
+    assert.deepEqual(server.requests.slice(before).filter(({ path }) => path !== "/sw.js"), []);
 
     await server.close();
     await page.reload();
@@ -94,6 +96,38 @@ test("once it is loaded the page asks for nothing, and works when the server is 
     await page.locator("#performance").waitFor();
     assert.equal(await page.evaluate(() => crossOriginIsolated), true);
   }));
+
+test("a model from an address is stored, works without its server, and can be deleted", () =>
+  withServer(
+    async (page, server) => {
+      await page.selectOption("#device", "cpu");
+      await page.selectOption("#model", "url");
+      await page.fill("#url", "/tiny.gguf");
+      await page.click("#load");
+      await settled(page, "ready");
+      await served(page);
+      // A package without a store has no button for it.
+      assert.equal(await page.locator("#stored").count(), Number(await page.evaluate(() => "models" in window.shardlight.Shardlight)));
+      if ((await page.locator("#stored").count()) === 0) return;
+      await page.click("#stored");
+      await page.locator("#stored-dialog li", { hasText: "tiny.gguf" }).waitFor();
+      assert.match(await page.textContent("#stored-dialog"), /[\d.]+ [kMG]B of the [\d.,]+ [kMG]B/);
+      await looksWell(page, "chat-stored");
+      await page.keyboard.press("Escape");
+      await server.close();
+      await page.reload();
+      const value = await page.locator("#model option", { hasText: "tiny.gguf" }).getAttribute("value");
+      assert.ok((await chat(page, value)).length > 0);
+      await page.click("#stored");
+      await page.click("[aria-label='Delete tiny.gguf']");
+      await page.locator("#stored-dialog", { hasText: /in use|Nothing is stored/ }).waitFor();
+      await page.reload();
+      await page.click("#stored");
+      if (await page.locator("[aria-label='Delete tiny.gguf']").count()) await page.click("[aria-label='Delete tiny.gguf']");
+      await page.locator("#stored-dialog", { hasText: "Nothing is stored" }).waitFor();
+    },
+    { extra: { "/tiny.gguf": join(root, "core/data/tiny.gguf") }, profile: true },
+  ));
 
 test("a server that cannot send headers gets an isolated page from the second visit on", () =>
   withServer(

@@ -1,6 +1,6 @@
 // What the package has of stored models and of the device's memory. A build without them works too.
 
-import { Shardlight, type Model } from "../../src/index.ts";
+import { Shardlight, type Loaded, type Model } from "../../src/index.ts";
 
 /** As `Shardlight.models` lists them. */
 export interface StoredModel {
@@ -24,6 +24,11 @@ interface More {
 const more = Shardlight as unknown as More;
 
 export const { models } = more;
+
+/** Why a model from an address was not kept. */
+export function notStored(loaded: Loaded): string | null | undefined {
+  return (loaded as { notStored?: string | null }).notStored;
+}
 
 /** Bytes of a device's memory by what they are for. */
 export interface Ledger {

@@ -2,19 +2,22 @@
 
 import { useRef } from "preact/hooks";
 import type { LoadOptions, Loaded } from "../../src/index.ts";
-import { models } from "./api.ts";
+import { models, notStored } from "./api.ts";
 import { BUILT_IN, CATALOGUE, entryOf, size } from "./catalogue.ts";
 import { closeDrawer } from "./drawer.ts";
 import { FitCard, fit, forgetFit } from "./fit.tsx";
 import { Icon } from "./icon.tsx";
 import { address, asked, choice, device, expertCache, files, load, model, state } from "./state.ts";
-import { openStored, stored } from "./stored.tsx";
+import { openStored, readStored, stored } from "./stored.tsx";
 
 /** After a model is there, the visitor writes. */
 export async function loadAndWrite(): Promise<void> {
   forgetFit();
   closeDrawer();
-  if (await load()) document.getElementById("prompt")?.focus();
+  const loaded = await load();
+  // What was downloaded is stored now, in part if it was cancelled.
+  void readStored();
+  if (loaded) document.getElementById("prompt")?.focus();
 }
 
 function Choice() {
@@ -80,6 +83,7 @@ function Where() {
     <>
       <p id="notice" class="notice" role="note" hidden={!told?.notice}>{told?.notice}</p>
       <p id="adapter" class="quiet" hidden={!told} data-wasm-bytes={loaded?.wasmBytes}>{told?.text}</p>
+      {loaded && notStored(loaded) && <p class="quiet">It is not kept on this device: {notStored(loaded)}.</p>}
     </>
   );
 }
