@@ -9,7 +9,7 @@ export interface Words {
   do: string;
 }
 
-export const WORDS: Record<ErrorCode | "network" | "checksum" | "quota", Words> = {
+export const WORDS: Record<ErrorCode, Words> = {
   format: {
     what: "This file is not a model that can be read",
     do: "Choose a GGUF file, or config.json, tokenizer.json and *.safetensors together. If it was downloaded, the download may have been cut off: get it again.",

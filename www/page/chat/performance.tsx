@@ -4,7 +4,6 @@ import { useEffect, useState } from "preact/hooks";
 import type { Model } from "../../src/index.ts";
 import "../performance.css";
 import { exact, memory } from "../page.ts";
-import { ledger } from "./api.ts";
 import { BenchCard } from "./bench-card.tsx";
 import { FailureCard } from "./failure.tsx";
 import { beat, figures, latencies } from "./metrics.ts";
@@ -15,21 +14,16 @@ type Row = [name: string, value: string];
 
 const OWNERS = [
   ["weights", "Weights"], ["kv", "Keys and values"], ["tables", "Tables by position"], ["activations", "Activations"], ["experts", "Slots for experts"],
-  ["staging", "On its way"], ["total", "All on the device"], ["peak", "The most there was"],
+  ["staging", "On its way"], ["total", "All on the device"], ["peak", "The most there was"], ["mapped", "Weights used where they are"],
 ] as const;
 
 async function held(loaded: Model): Promise<Row[]> {
-  const devices = await ledger(loaded);
+  const devices = await loaded.memory();
   const rows: Row[] = [];
-  for (const told of devices ?? []) {
-    const of = devices!.length > 1 ? `${told.device.name}: ` : "";
+  for (const told of devices) {
+    const of = devices.length > 1 ? `${told.device.name}: ` : "";
     for (const [key, name] of OWNERS) if (told[key] > 0 || key === "total") rows.push([of + name, memory(told[key])]);
     rows.push([`${of}Compiled kernels`, exact(told.pipelines)]);
-  }
-  if (!devices) {
-    const shards = await loaded.shards();
-    const sum = (key: "bytes" | "cacheBytes") => shards.reduce((all, shard) => all + shard[key], 0);
-    rows.push(["Weights", memory(sum("bytes"))], ["Keys and values", memory(sum("cacheBytes"))]);
   }
   const heap = (performance as { memory?: { usedJSHeapSize: number } }).memory?.usedJSHeapSize;
   rows.push(["wasm, after loading", memory(loaded.loaded.wasmBytes)]);
@@ -102,7 +96,7 @@ export function Panel() {
       setRows([]);
       return;
     }
-    // What cannot be told while it answers is told after it.
+    // A model that was closed meanwhile has nothing to tell.
     const read = () => void held(loaded).then(setRows, () => undefined);
     read();
     const timer = setInterval(read, 1000);

@@ -2,7 +2,6 @@
 
 import { useRef } from "preact/hooks";
 import type { LoadOptions, Loaded } from "../../src/index.ts";
-import { models, notStored } from "./api.ts";
 import { BUILT_IN, CATALOGUE, entryOf, size } from "./catalogue.ts";
 import { closeDrawer } from "./drawer.ts";
 import { FitCard, fit, forgetFit } from "./fit.tsx";
@@ -83,7 +82,7 @@ function Where() {
     <>
       <p id="notice" class="notice" role="note" hidden={!told?.notice}>{told?.notice}</p>
       <p id="adapter" class="quiet" hidden={!told} data-wasm-bytes={loaded?.wasmBytes}>{told?.text}</p>
-      {loaded && notStored(loaded) && <p class="quiet">It is not kept on this device: {notStored(loaded)}.</p>}
+      {loaded?.notStored && <p class="quiet">It is not kept on this device: {loaded.notStored}.</p>}
     </>
   );
 }
@@ -132,11 +131,9 @@ export function Setup() {
       <FitCard />
       <div class="row">
         <button id="load" class={loading ? "" : "primary"} type="submit" disabled={state.value === "answering"}>{label}</button>
-        {models && (
-          <button type="button" id="stored" onClick={openStored}>
-            <Icon name="save" /> Stored models
-          </button>
-        )}
+        <button type="button" id="stored" onClick={openStored}>
+          <Icon name="save" /> Stored models
+        </button>
       </div>
       <Where />
     </form>

@@ -4,7 +4,6 @@ import { batch, computed, signal } from "@preact/signals";
 import { Shardlight, type LoadOptions, type Model, type Progress, type Source } from "../../src/index.ts";
 import { failureOf, type Failure } from "../words.ts";
 import { announce } from "./announce.ts";
-import { watchDevice } from "./api.ts";
 import { BUILT_IN, entryOf, size } from "./catalogue.ts";
 
 export type State = "idle" | "loading" | "ready" | "answering" | "error";
@@ -40,7 +39,7 @@ export const expertCache = signal("");
 export const asked = signal<{ device: LoadOptions["device"]; name: string }>({ device: "auto", name: "" });
 
 export interface LoadProgress {
-  phase: Progress["phase"] | "read" | "download" | "ready";
+  phase: Progress["phase"] | "read";
   /** 0 to 1, of all phases. */
   part: number;
   done: number;
@@ -117,10 +116,10 @@ function follow(): (told: Progress) => void {
   let phase = "";
   let downloaded = false;
   let seen: { at: number; done: number }[] = [];
-  return (told: Progress & { bytesPerSecond?: number }) => {
+  return (told) => {
     const now = performance.now();
     // What comes with the model says more.
-    if ((told.phase as string) === "ready") return;
+    if (told.phase === "ready") return;
     if (told.phase !== phase) {
       phase = told.phase;
       seen = [];
@@ -201,11 +200,8 @@ export async function load(): Promise<boolean> {
       // As above.
     }
     announce(`${asked.value.name} is ready. You can write now.`);
-    watchDevice(
-      loaded,
-      () => say(loaded, "The graphics processor was taken away; it is opened again."),
-      (ms) => say(loaded, `The graphics processor is back after ${(ms / 1000).toFixed(1)} s.`),
-    );
+    loaded.addEventListener("devicelost", () => say(loaded, "The graphics processor was taken away; it is opened again."));
+    loaded.addEventListener("recovered", ({ detail }) => say(loaded, `The graphics processor is back after ${(detail.ms / 1000).toFixed(1)} s.`));
     return true;
   } catch (error) {
     if (own.signal.aborted) show("error", "loading was cancelled");

@@ -1,12 +1,14 @@
 // Models that were downloaded and are kept on this device.
 
 import { signal } from "@preact/signals";
+import { Shardlight, type StoredModel } from "../../src/index.ts";
 import { message } from "../page.ts";
-import { models, type StoredModel } from "./api.ts";
 import { entryOf, size } from "./catalogue.ts";
 import { Dialog } from "./dialog.tsx";
 import { Icon } from "./icon.tsx";
 import { choice } from "./state.ts";
+
+const { models } = Shardlight;
 
 export const stored = signal<StoredModel[]>([]);
 const usage = signal("");
@@ -14,7 +16,6 @@ const open = signal(false);
 const trouble = signal("");
 
 export async function readStored(): Promise<void> {
-  if (!models) return;
   try {
     stored.value = await models.list();
     const { used, quota } = await models.usage();
@@ -32,7 +33,7 @@ export function openStored(): void {
 
 async function remove(url: string): Promise<void> {
   try {
-    await models!.delete(url);
+    await models.delete(url);
     if (choice.value === url && !entryOf(url)) choice.value = "builtin:tiny";
   } catch (error) {
     trouble.value = message(error);
@@ -42,7 +43,7 @@ async function remove(url: string): Promise<void> {
 }
 
 async function persist(): Promise<void> {
-  const kept = await models!.persist();
+  const kept = await models.persist();
   usage.value = kept ? `${usage.value.split(" The browser")[0]} The browser will not delete them by itself.` : `${usage.value} The browser may delete them when it needs room.`;
 }
 
