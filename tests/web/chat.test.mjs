@@ -456,7 +456,7 @@ test("Performance plots answers, lists memory and limits, and measures", () =>
     assert.equal(await page.textContent(".shell [aria-current]"), "Performance");
     await page.locator(".plot canvas").nth(3).waitFor();
     for (const figure of await page.locator(".plot figcaption").allTextContents()) assert.match(figure, /[\d.,]+ (tokens\/s|ms)$/);
-    await page.locator("#performance th", { hasText: /^Weights/ }).waitFor();
+    await page.locator("#performance th", { hasText: /^Weights/ }).first().waitFor();
     await page.locator("#performance th", { hasText: "Largest binding" }).waitFor();
     await page.click("#bench");
     const table = page.locator("#bench-result");
