@@ -131,7 +131,7 @@ export function Setup() {
       <FitCard />
       <div class="row">
         <button id="load" class={loading ? "" : "primary"} type="submit" disabled={state.value === "answering"}>{label}</button>
-        <button type="button" id="stored" onClick={openStored}>
+        <button type="button" id="stored" class="small" onClick={openStored}>
           <Icon name="save" /> Stored models
         </button>
       </div>
