@@ -14,11 +14,10 @@ export interface Settings {
   seed: string;
   /** One text a line. */
   stop: string;
-  schema: string;
 }
 
 export const DEFAULTS: Settings = {
-  maxTokens: "256", temperature: "0", topK: "", topP: "", minP: "", repeatPenalty: "", seed: "", stop: "", schema: "",
+  maxTokens: "256", temperature: "0", topK: "", topP: "", minP: "", repeatPenalty: "", seed: "", stop: "",
 };
 
 const KEY = "shardlight-settings";
@@ -50,13 +49,10 @@ effect(() => {
 
 const NUMBERS = ["temperature", "topK", "topP", "minP", "repeatPenalty", "seed"] as const;
 
-/** `schema` as the package takes it. */
-type Options = GenerateOptions & { schema?: unknown };
-
 /** What `generate` is to be given. */
-export function options(): Options {
+export function options(): GenerateOptions {
   const now = settings.value;
-  const given: Options = { maxTokens: Number(now.maxTokens) || 256, raw: raw.value };
+  const given: GenerateOptions = { maxTokens: Number(now.maxTokens) || 256, raw: raw.value };
   for (const name of NUMBERS) {
     const text = now[name].trim();
     if (text === "") continue;
@@ -67,12 +63,5 @@ export function options(): Options {
   given.temperature ??= 0;
   const stop = now.stop.split("\n").filter((line) => line !== "");
   if (stop.length > 0) given.stop = stop;
-  if (now.schema.trim() !== "") {
-    try {
-      given.schema = JSON.parse(now.schema);
-    } catch (error) {
-      throw new Error(`the JSON schema is no JSON: ${(error as Error).message}`);
-    }
-  }
   return given;
 }
