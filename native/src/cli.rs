@@ -358,9 +358,10 @@ pub struct Device {
     /// `vulkan`, `metal`, `dx12`, `cuda` (`cuda:N`).
     #[arg(long, default_value = "auto", env = "SHARDLIGHT_DEVICE")]
     pub device: DeviceChoice,
-    /// Kernels of CUDA devices: `tuned`, written by hand where there is one (16-bit activations), or `generated`, all made
-    /// from WGSL as elsewhere [default: tuned; `op`: generated].
-    #[arg(long, value_name = "WHICH")]
+    /// Kernels of CUDA devices: `generated`, all made from WGSL as elsewhere; `own`, written by hand where there is one (16-bit
+    /// activations); `tuned`, as `own` with cuBLASLt for prompts and F16 or BF16 weights, if it is found; `cublaslt`, as
+    /// `tuned`, but it must be found [default: tuned; `op`: generated].
+    #[arg(long, value_name = "WHICH", hide_possible_values = true)]
     pub kernels: Option<Kernels>,
 }
 

@@ -16,7 +16,7 @@ use shardlight::weights::gguf::split;
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
 
 use crate::cli::Model;
-use crate::cuda::{Kernels, nccl};
+use crate::cuda::{self, Kernels, nccl};
 use crate::exit::usage;
 use crate::job;
 use crate::models::{self, CATALOGUE, catalogue};
@@ -225,7 +225,10 @@ impl Loaded {
         let names: Vec<_> = world
             .devices()
             .iter()
-            .map(|d| d.info().to_string())
+            .map(|d| match cuda::kernels_of(d.as_ref()) {
+                Some(kernels) => format!("{} with kernels {kernels}", d.info()),
+                None => d.info().to_string(),
+            })
             .collect();
         let mut names = names.join(" + ");
         if world.communicator().name() == "nccl" {
@@ -273,6 +276,10 @@ pub fn replica(files: ModelFiles, args: &Model, replica: usize, ui: Ui) -> anyho
         None => pollster::block_on(sharding.open(replica, &clock, &|device| device))?,
     };
     if let Some(reason) = nccl::choose(args.shards.comm, &mut opened.world)? {
+        ui.aside(reason);
+    }
+    let mut devices = opened.world.devices().iter();
+    if let Some(reason) = devices.find_map(|d| cuda::refused_products(d.as_ref())) {
         ui.aside(reason);
     }
     let devices = opened.world.devices().iter();

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the three libraries and their tests into a folder, unless they are newer than their sources; with `test`, runs it:
+# Builds the four libraries and their tests into a folder, unless they are newer than their sources; with `test`, runs it:
 # tests/cuda-host/build.sh OUTDIR [test]
 set -eu
 out=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -26,7 +26,10 @@ newer "$out/libnvrtc.so.13" abi.h host.h nvrtc.cpp source.h source.cpp ||
     build "$out/libnvrtc.so.13" $library -Wl,-soname,libnvrtc.so.13 nvrtc.cpp source.cpp
 # It calls the driver that the program has loaded.
 newer "$out/libnccl.so.2" nccl.cpp || build "$out/libnccl.so.2" $library -Wl,-soname,libnccl.so.2 nccl.cpp "$out/libcuda.so.1"
+newer "$out/libcublasLt.so.13" cublaslt.cpp ||
+    build "$out/libcublasLt.so.13" $library -Wl,-soname,libcublasLt.so.13 cublaslt.cpp "$out/libcuda.so.1"
+newer "$out/cublaslt-test" cublaslt_test.cpp || build "$out/cublaslt-test" cublaslt_test.cpp -ldl
 newer "$out/nccl-test" nccl_test.cpp || build "$out/nccl-test" nccl_test.cpp -ldl
 newer "$out/test" test.cpp || build "$out/test" test.cpp -ldl
 
-if [ "${2-}" = test ]; then "$out/test" "$out" && "$out/nccl-test" "$out"; fi
+if [ "${2-}" = test ]; then "$out/test" "$out" && "$out/nccl-test" "$out" && "$out/cublaslt-test" "$out"; fi

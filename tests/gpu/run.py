@@ -21,10 +21,12 @@ SMOLLM2 = HERE / "smollm2.gguf"
 # Seconds that a step may take.
 PATIENCE = 120 if SMOKE else 1800
 
-# Tests of tests/tests/cuda.rs, and what each prints.
+# Tests of tests/tests/cuda/, and what each prints.
 TESTS = {
     "every_kernel_compiles_and_executes": "cuda: ",
     "kernels_written_by_hand_give_what_the_references_give": "tuned: ",
+    "products::products_by_cublaslt_give_what_the_references_give": "cublaslt: ",
+    "products::activations_beyond_f16_and_far_below_it_are_multiplied": "",
     "models_say_what_they_say_on_the_cpu": "",
     "a_decode_step_replays_a_graph_and_allocates_nothing": "a token: ",
 }
@@ -32,7 +34,8 @@ if SMOKE:
     # Of one kernel, which has none written by hand.
     os.environ.setdefault("SHARDLIGHT_KERNEL", "add")
     del TESTS["kernels_written_by_hand_give_what_the_references_give"]
-CUDA = {way: ["--device", "cuda", "--kernels", way] for way in ["tuned", "generated"]}
+    del TESTS["products::products_by_cublaslt_give_what_the_references_give"]
+CUDA = {way: ["--device", "cuda", "--kernels", way] for way in ["tuned", "own", "generated"]}
 VULKAN = {"vulkan": ["--device", "vulkan"]}
 # The CPU stands for Vulkan where there is none.
 WAYS = CUDA | ({"cpu": ["--device", "cpu"]} if SMOKE else VULKAN)
@@ -67,7 +70,7 @@ def conformance(log):
     """Every kernel against its reference on the CUDA device."""
     said = call([HERE / "cuda", "--nocapture", "--exact", *TESTS], log)
     # libtest puts a test's name before the first line of what it prints. NVIDIA's driver does not count.
-    told = [re.search(f"(?:{start}|nothing was counted).*", said) for start in TESTS.values() if start]
+    told = [re.search(f"(?:{start}|nothing was (?:counted|run)).*", said) for start in TESTS.values() if start]
     if not all(told):
         raise Failed(f"the tests said only {[t.group() for t in told if t]}")
     return {"lines": [t.group() for t in told]}
@@ -191,6 +194,8 @@ def main():
     for shape, dtype, file in models:
         # On what stands in for a driver only the tiniest model is fast enough.
         ways = ["cpu"] if SMOKE and file is None else WAYS
+        # Without cuBLASLt nothing else changes.
+        ways = [way for way in ways if way != "own" or dtype == "f16"]
         names = {way: f"bench {shape} {dtype} {way}" for way in ways}
         if not any(steps.wants(name) for name in names.values()):
             continue

@@ -1,6 +1,6 @@
 """results.json as Markdown."""
 
-WAYS = {"tuned": "CUDA, tuned", "generated": "CUDA, generated", "vulkan": "Vulkan", "cpu": "CPU"}
+WAYS = {"tuned": "CUDA, tuned", "own": "CUDA, own", "generated": "CUDA, generated", "vulkan": "Vulkan", "cpu": "CPU"}
 
 
 def markdown(results):

@@ -165,7 +165,11 @@ async fn run(
 }
 
 /// Copies an array to the device in the layout that it wants, with a guard behind it.
-async fn upload(
+///
+/// # Errors
+///
+/// The device's.
+pub async fn upload(
     device: &dyn Device,
     binding: &Binding,
     array: &HostArray,

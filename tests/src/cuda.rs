@@ -53,6 +53,20 @@ pub fn nccl_counters() -> Option<[u64; 3]> {
     }
 }
 
+/// Products queued, algorithms asked for and objects alive, of what stands in for cuBLASLt.
+pub fn product_counters() -> Option<[u64; 3]> {
+    // SAFETY: the function writes three numbers; NVIDIA's library has none of that name.
+    unsafe {
+        let library = Library::new("libcublasLt.so.13").ok()?;
+        let read = library
+            .get::<unsafe extern "C" fn(*mut u64)>(b"shardlight_cublaslt_host_counters")
+            .ok()?;
+        let mut out = [0; 3];
+        read(out.as_mut_ptr());
+        Some(out)
+    }
+}
+
 /// Are there so many devices, for ranks with one each? Says so if not.
 ///
 /// # Panics

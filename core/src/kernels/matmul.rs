@@ -50,14 +50,16 @@ fn cases() -> Vec<Case> {
         let size = Size::new(tokens, rows, 288);
         cases.push(case(size, DType::Q8_0, false, false, BOUND));
     }
-    for dtype in [DType::Q4K, DType::Q6K, DType::BF16] {
+    for dtype in [DType::Q4K, DType::Q6K, DType::F16, DType::BF16] {
         cases.push(case(Size::new(35, 70, 768), dtype, false, true, BOUND));
     }
     for size in [
         Size::slice(19, 13..80, 97, 96),
         Size::slice(129, 1..32, 33, 96),
     ] {
-        cases.push(case(size, DType::Q4_0, true, true, BOUND));
+        for dtype in [DType::Q4_0, DType::F16, DType::BF16] {
+            cases.push(case(size, dtype, true, true, BOUND));
+        }
     }
     for (i, (mut pairs, ids)) in expert_cases(&[7, 33, 64, 131]).into_iter().enumerate() {
         pairs.order = Some(Order::new(ids.len(), pairs.experts));

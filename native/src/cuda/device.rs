@@ -18,8 +18,9 @@ use shardlight::recording::{Dispatch, Recording};
 use shardlight::weights::source::LocalFuture;
 use shardlight::{Error, Result};
 
+use super::blas::{Blas, Matmul, Plan};
 use super::compile::Compiler;
-use super::prepared::{CudaPrepared, Shared};
+use super::prepared::{CudaPrepared, Failed, Shared};
 use super::staging::{Download, Upload};
 use super::tuned::{self, Gpu, Kernels, Memory, Tuned};
 use super::{driver, info, refused, unusable, words};
@@ -34,6 +35,8 @@ pub struct CudaDevice {
     compiler: Compiler,
     /// Which ones.
     choice: Kernels,
+    /// What multiplies for prompts, or why it does not; `None` when it shall not.
+    blas: Option<std::result::Result<Rc<Blas>, String>>,
     gpu: Gpu,
     kernels: RefCell<HashMap<String, Shared>>,
     staging: RefCell<(Upload, Download)>,
@@ -53,11 +56,17 @@ pub(super) struct Compiled {
     _entry: Entry,
 }
 
-/// What a call launches.
+/// What a call queues.
 pub(super) struct Chosen {
-    pub(super) kernel: Shared,
-    pub(super) grid: [u32; 3],
+    pub(super) step: Step,
     pub(super) memory: Memory,
+}
+
+pub(super) enum Step {
+    /// Blocks of a kernel.
+    Kernel(Shared, [u32; 3]),
+    /// A product by cuBLASLt, whose own workspace lies so many bytes behind the start.
+    Product(Matmul, Rc<Plan>, u64),
 }
 
 struct CudaBuffer {
@@ -115,6 +124,15 @@ impl CudaDevice {
             f16: true,
             packed_dot: true,
         };
+        let blas = match choice {
+            Kernels::Generated | Kernels::Own => None,
+            Kernels::Tuned | Kernels::CublasLt => {
+                Some(Blas::open(&context, capability).map(Rc::new))
+            }
+        };
+        if let (Kernels::CublasLt, Some(Err(reason))) = (choice, &blas) {
+            return Err(unusable(format!("{}: {reason}", info.name)));
+        }
         let upload = Upload::new(&context).map_err(said)?;
         let download = Download::new(&context).map_err(said)?;
         Ok(CudaDevice {
@@ -123,6 +141,7 @@ impl CudaDevice {
             limits,
             ledger: Ledger::default(),
             choice,
+            blas,
             gpu,
             kernels: RefCell::default(),
             staging: RefCell::new((upload, download)),
@@ -138,6 +157,22 @@ impl CudaDevice {
     pub fn with_multiprocessors(mut self, count: u32) -> Self {
         self.gpu.multiprocessors = count;
         self
+    }
+
+    /// Which kernels it runs: `tuned, cuBLASLt 13.0.2`.
+    pub fn kernels(&self) -> String {
+        let choice = self.choice.name();
+        match &self.blas {
+            None => choice.to_owned(),
+            Some(Ok(blas)) => format!("{choice}, cuBLASLt {}", blas.version()),
+            Some(Err(_)) => format!("{choice} without cuBLASLt"),
+        }
+    }
+
+    /// Why a cuBLASLt that is there is not used.
+    pub fn refused_products(&self) -> Option<&str> {
+        let reason = self.blas.as_ref()?.as_ref().err()?;
+        (!reason.starts_with("no ")).then_some(reason)
     }
 
     /// How many kernels were compiled, and how many were found in the cache.
@@ -320,12 +355,14 @@ impl CudaDevice {
     /// asked for.
     pub(super) fn choose(&self, dispatch: &Dispatch) -> Result<Vec<Chosen>> {
         let (kernel, params) = (dispatch.kernel, &dispatch.params);
-        if self.choice == Kernels::Tuned
-            && dispatch.variant.is_none()
-            && let Some(tuned) = tuned::find(kernel, params, &self.gpu)
-        {
-            let launches = tuned.before.as_deref().into_iter().chain([&tuned]);
-            return launches.map(|tuned| self.chosen(tuned)).collect();
+        if self.choice != Kernels::Generated && dispatch.variant.is_none() {
+            if let Some(chosen) = self.multiplied(dispatch)? {
+                return Ok(chosen);
+            }
+            if let Some(tuned) = tuned::find(kernel, params, &self.gpu) {
+                let launches = tuned.before.as_deref().into_iter().chain([&tuned]);
+                return launches.map(|tuned| self.chosen(tuned)).collect();
+            }
         }
         let variant = dispatch.choose(&self.limits).map_err(|e| self.error(e))?;
         let key = kernel.pipeline_key(params, &variant);
@@ -333,18 +370,57 @@ impl CudaDevice {
             let wgsl = kernel.wgsl(params, &variant, false)?;
             self.compiler.translate(&wgsl)
         };
+        let compiled = self.compile(&key, &output, 0)?;
         Ok(vec![Chosen {
-            kernel: self.compile(&key, &output, 0)?,
-            grid: variant.workgroups,
+            step: Step::Kernel(compiled, variant.workgroups),
             memory: Memory::default(),
         }])
     }
 
+    /// By cuBLASLt, if it has an algorithm for each product of the call.
+    fn multiplied(&self, dispatch: &Dispatch) -> Result<Option<Vec<Chosen>>> {
+        let Some(Ok(blas)) = &self.blas else {
+            return Ok(None);
+        };
+        let found = tuned::multiplied(dispatch.kernel, &dispatch.params, &self.gpu);
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        let mut products = Vec::new();
+        for product in found.products {
+            let plan = match (blas.plan(&product.shape), self.choice) {
+                (Ok(Some(plan)), _) => plan,
+                (Err(e), Kernels::CublasLt) => return Err(self.error(e)),
+                // There are our own kernels.
+                (Ok(None) | Err(_), _) => return Ok(None),
+            };
+            let memory = Memory {
+                workspace: found.room.saturating_add(plan.workspace),
+                ..Memory::default()
+            };
+            products.push(Chosen {
+                step: Step::Product(product, plan, found.room),
+                memory,
+            });
+        }
+        let mut chosen = vec![self.chosen(&found.before)?];
+        chosen.append(&mut products);
+        if let Some(after) = &found.after {
+            chosen.push(self.chosen(after)?);
+        }
+        Ok(Some(chosen))
+    }
+
+    /// What multiplies for [`Step::Product`].
+    pub(super) fn blas(&self) -> Option<&Rc<Blas>> {
+        self.blas.as_ref()?.as_ref().ok()
+    }
+
     fn chosen(&self, tuned: &Tuned) -> Result<Chosen> {
         let output = || Ok(tuned.output.clone());
+        let compiled = self.compile(&tuned.key, &output, tuned.memory.shared)?;
         Ok(Chosen {
-            kernel: self.compile(&tuned.key, &output, tuned.memory.shared)?,
-            grid: tuned.grid,
+            step: Step::Kernel(compiled, tuned.grid),
             memory: tuned.memory,
         })
     }
@@ -486,8 +562,9 @@ impl Device for CudaDevice {
         let prepared = prepared.downcast::<CudaPrepared>();
         let prepared =
             prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
-        prepared
-            .run(&self.stream, segment)
-            .map_err(|e| self.lose(e))
+        prepared.run(&self.stream, segment).map_err(|e| match e {
+            Failed::Driver(e) => self.lose(e),
+            Failed::Product(reason) => self.error(reason),
+        })
     }
 }

@@ -3,8 +3,10 @@
 //! Nothing of CUDA is needed to build. At run time the driver's library and NVRTC's are looked for; where one is
 //! missing, the machine has no CUDA devices and says why.
 
+pub mod blas;
 mod compile;
 mod device;
+mod library;
 pub mod nccl;
 mod prepared;
 mod staging;
@@ -28,6 +30,18 @@ static KERNELS: OnceLock<Kernels> = OnceLock::new();
 /// Chooses the kernels of the devices that [`BACKEND`] opens; only the first choice before the first device counts.
 pub fn choose_kernels(kernels: Kernels) {
     let _ = KERNELS.set(kernels);
+}
+
+/// Which kernels a device runs, if it is one of CUDA's.
+pub fn kernels_of(device: &dyn Device) -> Option<String> {
+    Some(device.as_any()?.downcast_ref::<CudaDevice>()?.kernels())
+}
+
+/// Why a device does not use a cuBLASLt that is there.
+pub fn refused_products(device: &dyn Device) -> Option<String> {
+    let device = device.as_any()?.downcast_ref::<CudaDevice>()?;
+    let reason = device.refused_products()?;
+    Some(format!("cuBLASLt: {reason}; our own kernels do without it"))
 }
 
 /// CUDA's devices, for [`shardlight::device::register`].

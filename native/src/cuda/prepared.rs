@@ -8,11 +8,11 @@ use std::sync::Arc;
 use cudarc::driver::{
     CudaFunction, CudaGraph, CudaStream, DriverError, LaunchConfig, PushKernelArg, sys,
 };
-use shardlight::Result;
 use shardlight::device::{Buffer, Prepared, Purpose};
 use shardlight::recording::{Dispatch, PackedArgs, Recording, resolve};
 
-use super::device::{Compiled, CudaDevice};
+use super::blas::{Addresses, Blas, Matmul, Place, Plan};
+use super::device::{Compiled, CudaDevice, Step};
 use super::tuned::Memory;
 
 /// Bytes between the uniform arguments of two dispatches.
@@ -20,7 +20,7 @@ const ALIGN: usize = 16;
 
 /// A recording with every launch's parameters.
 pub struct CudaPrepared {
-    launches: Vec<Launch>,
+    launches: Vec<Queued>,
     segments: Vec<Segment>,
     /// What the launches' addresses belong to.
     _buffers: Vec<Buffer>,
@@ -38,6 +38,43 @@ enum Replay {
     Graph(CudaGraph),
 }
 
+/// What could not be queued.
+pub(super) enum Failed {
+    /// By the driver.
+    Driver(DriverError),
+    /// By cuBLASLt, in words.
+    Product(String),
+}
+
+impl From<DriverError> for Failed {
+    fn from(error: DriverError) -> Self {
+        Failed::Driver(error)
+    }
+}
+
+/// One thing after the other on the stream.
+enum Queued {
+    Launch(Launch),
+    Product {
+        blas: Rc<Blas>,
+        plan: Rc<Plan>,
+        at: Addresses,
+    },
+}
+
+impl Queued {
+    fn queue(&self, stream: &CudaStream) -> Result<(), Failed> {
+        match self {
+            Queued::Launch(launch) => launch.queue(stream),
+            Queued::Product { blas, plan, at } => {
+                // SAFETY: `CudaDevice::product` has checked the buffers, which `CudaPrepared` keeps alive.
+                let queued = unsafe { blas.multiply(plan, at, stream.cu_stream()) };
+                queued.map_err(Failed::Product)
+            }
+        }
+    }
+}
+
 struct Launch {
     function: CudaFunction,
     addresses: Vec<sys::CUdeviceptr>,
@@ -46,7 +83,7 @@ struct Launch {
 }
 
 impl Launch {
-    fn queue(&self, stream: &CudaStream) -> std::result::Result<(), DriverError> {
+    fn queue(&self, stream: &CudaStream) -> Result<(), Failed> {
         let mut launch = stream.launch_builder(&self.function);
         for address in &self.addresses {
             launch.arg(address);
@@ -56,31 +93,28 @@ impl Launch {
         }
         // SAFETY: these are the parameters that `naga_cuda::Output` lists, with the lengths of their buffers, which
         // `CudaPrepared` keeps alive. The kernel's indices are checked as the device's `BoundsPolicy` says.
-        unsafe { launch.launch(self.config) }.map(|_| ())
+        let launched = unsafe { launch.launch(self.config) };
+        Ok(launched.map(|_| ())?)
     }
 }
 
 impl CudaPrepared {
     /// Queues a segment.
-    pub fn run(
-        &self,
-        stream: &Arc<CudaStream>,
-        segment: usize,
-    ) -> std::result::Result<(), DriverError> {
+    pub fn run(&self, stream: &Arc<CudaStream>, segment: usize) -> Result<(), Failed> {
         let segment = &self.segments[segment];
         let launches = &self.launches[segment.launches.clone()];
         let queue = || launches.iter().try_for_each(|launch| launch.queue(stream));
         let mut replay = segment.replay.borrow_mut();
         match &*replay {
-            Replay::Graph(graph) => graph.launch(),
+            Replay::Graph(graph) => Ok(graph.launch()?),
             Replay::Never => {
                 *replay = Replay::Once;
                 queue()
             }
             Replay::Once if launches.len() < 2 => queue(),
             Replay::Once => {
-                stream
-                    .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+                let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+                stream.begin_capture(mode)?;
                 let queued = queue();
                 let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
                 queued?;
@@ -99,7 +133,7 @@ impl CudaPrepared {
 
 impl CudaDevice {
     /// Compiles what `recording` needs, allocates its scratch memory, and lists its launches.
-    pub(super) fn bind(&self, recording: &Recording) -> Result<Prepared> {
+    pub(super) fn bind(&self, recording: &Recording) -> shardlight::Result<Prepared> {
         let dispatches: Vec<&Dispatch> = recording.dispatches().collect();
         // With the number of their dispatch.
         let mut chosen = Vec::with_capacity(dispatches.len());
@@ -135,8 +169,29 @@ impl CudaDevice {
         let mut starts = vec![0; dispatches.len() + 1];
         let mut launches = Vec::with_capacity(chosen.len());
         for (i, chosen) in chosen {
-            let compiled = &chosen.kernel;
             let dispatch = dispatches[i];
+            let (compiled, grid) = match chosen.step {
+                Step::Kernel(compiled, grid) => (compiled, grid),
+                Step::Product(product, how, room) => {
+                    let bound = |binding: Option<usize>| {
+                        let Some(binding) = binding else {
+                            return workspace.clone().ok_or_else(|| self.unbound(dispatch, 0));
+                        };
+                        match dispatch.bindings.get(binding) {
+                            Some(Some(tensor)) => Ok(resolve(tensor, &plan, &pool).clone()),
+                            _ => Err(self.unbound(dispatch, binding)),
+                        }
+                    };
+                    let mut keep = |place: Place| {
+                        let buffer = bound(place.binding)?;
+                        buffers.push(buffer.clone());
+                        Ok(buffer)
+                    };
+                    launches.push(self.product(&product, how, room, &mut keep)?);
+                    starts[i + 1] = launches.len();
+                    continue;
+                }
+            };
             let (mut addresses, mut lengths) = (Vec::new(), Vec::new());
             for binding in &compiled.bindings {
                 let number = binding.binding as usize;
@@ -165,9 +220,9 @@ impl CudaDevice {
                     addresses.push(self.place(buffer)?.0);
                 }
             }
-            let [x, y, z] = chosen.grid;
+            let [x, y, z] = grid;
             let [bx, by, bz] = compiled.workgroup_size;
-            launches.push(Launch {
+            launches.push(Queued::Launch(Launch {
                 function: compiled.function.clone(),
                 addresses,
                 lengths,
@@ -176,7 +231,7 @@ impl CudaDevice {
                     block_dim: (bx, by, bz),
                     shared_mem_bytes: memory.shared,
                 },
-            });
+            }));
             starts[i + 1] = launches.len();
         }
         let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
@@ -197,6 +252,41 @@ impl CudaDevice {
             _buffers: buffers,
         };
         Ok(Prepared::new(prepared, scratch, count))
+    }
+
+    /// A product with its addresses, which lie in the buffers that `bound` gives.
+    fn product(
+        &self,
+        product: &Matmul,
+        plan: Rc<Plan>,
+        room: u64,
+        bound: &mut dyn FnMut(Place) -> shardlight::Result<Buffer>,
+    ) -> shardlight::Result<Queued> {
+        let blas = self
+            .blas()
+            .ok_or_else(|| self.error("there is no cuBLASLt"))?;
+        let too_long = || self.error("a product of more bytes than there can be");
+        let [weight, x, y] = product.shape.extents().ok_or_else(too_long)?;
+        let mut place = |place: Place, bytes: u64| {
+            let buffer = bound(place)?;
+            self.address(&buffer, place.offset, bytes)
+        };
+        let own = Place {
+            binding: None,
+            offset: room,
+        };
+        let at = Addresses {
+            weight: place(product.weight, weight)?,
+            x: place(product.x, x)?,
+            y: place(product.y, y)?,
+            residual: match product.residual {
+                Some(residual) => Some(place(residual, y)?),
+                None => None,
+            },
+            workspace: place(own, plan.workspace)?,
+        };
+        let blas = Rc::clone(blas);
+        Ok(Queued::Product { blas, plan, at })
     }
 
     fn unbound(&self, dispatch: &Dispatch, binding: usize) -> shardlight::Error {

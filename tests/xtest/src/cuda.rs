@@ -59,14 +59,20 @@ pub fn has_driver() -> bool {
 ///
 /// If the folder cannot be in a list.
 pub fn preload(cargo: &mut Command, host: &Path) -> Result<()> {
-    let names = ["libcuda.so.1", "libnvrtc.so.13", "libnccl.so.2"];
+    let names = [
+        "libcuda.so.1",
+        "libnvrtc.so.13",
+        "libnccl.so.2",
+        "libcublasLt.so.13",
+    ];
     let libraries = std::env::join_paths(names.map(|name| host.join(name)))?;
     cargo
         .env("LD_PRELOAD", libraries)
         .env("SHARDLIGHT_REQUIRE_CUDA", "1")
         .env("SHARDLIGHT_CUDA_HOST_DEVICES", "4")
         .env_remove("SHARDLIGHT_NVRTC")
-        .env_remove("SHARDLIGHT_NCCL");
+        .env_remove("SHARDLIGHT_NCCL")
+        .env_remove("SHARDLIGHT_CUBLASLT");
     Ok(())
 }
 
@@ -99,7 +105,8 @@ pub fn environment(cargo: &mut Command, host: &Path, tools: &Path) -> Result<()>
     cargo.env("LD_LIBRARY_PATH", std::env::join_paths(folders)?);
     cargo
         .env_remove("SHARDLIGHT_NVRTC")
-        .env_remove("SHARDLIGHT_NCCL");
+        .env_remove("SHARDLIGHT_NCCL")
+        .env_remove("SHARDLIGHT_CUBLASLT");
     // For ranks with a device each.
     cargo.env("SHARDLIGHT_CUDA_HOST_DEVICES", "4");
     // A runner that starts programs by a loader of its own hides that path.

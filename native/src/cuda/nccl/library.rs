@@ -1,14 +1,15 @@
 //! What we call of NCCL, found at run time.
 //!
-//! cudarc has declarations of it, but looks for `libnccl.so` and its like, which only development packages have, and
-//! panics where there is none; ten functions are soon declared.
+//! cudarc has declarations of it, but looks for `libnccl.so` and its like, which only development packages have; ten
+//! functions are soon declared.
 
-use std::env;
-use std::ffi::{CStr, OsString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::OnceLock;
 
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
+
+use super::super::library;
 
 /// The library that distributions and PyPI's `nvidia-nccl-cu13` have.
 const LIBRARY: &str = "libnccl.so.2";
@@ -60,34 +61,25 @@ impl Library {
     }
 
     fn open() -> Result<Self> {
-        let named = env::var_os(NCCL).filter(|name| !name.is_empty());
-        let file = named.clone().unwrap_or_else(|| OsString::from(LIBRARY));
-        // SAFETY: NVIDIA's own library, or what the user has named.
-        let library = unsafe { libloading::Library::new(&file) }.map_err(|e| match named {
-            Some(name) => format!("{NCCL} = {}: {e}", name.display()),
-            None => format!("no NCCL library ({LIBRARY}) found"),
-        })?;
-        // Its threads may outlive whoever uses it.
-        let library: &'static libloading::Library = Box::leak(Box::new(library));
+        let library = library::open("NCCL", NCCL, &[LIBRARY])?;
         macro_rules! function {
             ($name:literal) => {
                 // SAFETY: the field that it becomes has the type of `nccl.h`.
-                *unsafe { library.get($name) }
-                    .map_err(|e| format!("{} is too old: {e}", file.display()))?
+                unsafe { library.function($name) }?
             };
         }
         Ok(Library {
-            get_unique_id: function!(b"ncclGetUniqueId"),
-            comm_init_rank: function!(b"ncclCommInitRank"),
-            comm_destroy: function!(b"ncclCommDestroy"),
-            comm_abort: function!(b"ncclCommAbort"),
-            comm_get_async_error: function!(b"ncclCommGetAsyncError"),
-            group_start: function!(b"ncclGroupStart"),
-            group_end: function!(b"ncclGroupEnd"),
-            send: function!(b"ncclSend"),
-            recv: function!(b"ncclRecv"),
-            get_error_string: function!(b"ncclGetErrorString"),
-            get_last_error: function!(b"ncclGetLastError"),
+            get_unique_id: function!("ncclGetUniqueId"),
+            comm_init_rank: function!("ncclCommInitRank"),
+            comm_destroy: function!("ncclCommDestroy"),
+            comm_abort: function!("ncclCommAbort"),
+            comm_get_async_error: function!("ncclCommGetAsyncError"),
+            group_start: function!("ncclGroupStart"),
+            group_end: function!("ncclGroupEnd"),
+            send: function!("ncclSend"),
+            recv: function!("ncclRecv"),
+            get_error_string: function!("ncclGetErrorString"),
+            get_last_error: function!("ncclGetLastError"),
         })
     }
 

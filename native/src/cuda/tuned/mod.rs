@@ -4,6 +4,8 @@
 //! the same cases, the same references, within [`Tuned::error`]. For few tokens activations become 16-bit integers with a
 //! scale for each 32; for many, tensor cores multiply f16 with a scale for each token.
 
+mod multiplied;
+
 use std::fmt;
 
 use clap::ValueEnum;
@@ -11,14 +13,33 @@ use naga_cuda::{Binding, Output, Space};
 use shardlight::DType;
 use shardlight::kernels::{Access, Activation, Kernel, Params, Value, Variant};
 
+pub use multiplied::{Multiplied, multiplied};
+
 /// Which kernels a device runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Kernels {
     /// All are generated from WGSL.
     Generated,
     /// Those written by hand where there is one.
+    Own,
+    /// As `own`, and for prompts cuBLASLt with F16 and BF16 weights, where there is one.
     #[default]
     Tuned,
+    /// As `tuned`, but it is an error if there is no cuBLASLt.
+    #[value(name = "cublaslt")]
+    CublasLt,
+}
+
+impl Kernels {
+    /// The name of the choice.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kernels::Generated => "generated",
+            Kernels::Own => "own",
+            Kernels::Tuned => "tuned",
+            Kernels::CublasLt => "cublaslt",
+        }
+    }
 }
 
 /// Of 16-bit activations: a step is 1 / 32767 of the largest of 32, an error 1 / sqrt(12) of a step: 8e-9 where the
@@ -227,7 +248,7 @@ impl Product {
         let halves = u64::from(tokens).checked_mul(2 * u64::from(step))?;
         let memory = Memory {
             shared: STAGES * 2 * STEP * (TOKEN_WARPS * 16 * by_tokens + ROW_WARPS * 8 * by_rows),
-            workspace: halves + u64::from(tokens.next_multiple_of(4)) * 4,
+            workspace: halves + u64::from(tokens.next_multiple_of(64)) * 4,
             counters: 0,
         };
         let mut text = self.text(kernel, p, formats);

@@ -4,6 +4,8 @@
 //! CPU, and names the real NVRTC in `SHARDLIGHT_REAL_NVRTC` for compiling. `SHARDLIGHT_REQUIRE_CUDA=1` makes a missing
 //! driver a failure.
 
+mod products;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
@@ -70,7 +72,7 @@ fn execute(selected: &[&'static Kernel]) -> usize {
 }
 
 fn open_tuned(gpu: &Gpu) -> Rc<dyn Device> {
-    let device = CudaDevice::open(0, BoundsPolicy::Check, Kernels::Tuned);
+    let device = CudaDevice::open(0, BoundsPolicy::Check, Kernels::Own);
     let device = device.unwrap_or_else(|e| panic!("{e}"));
     Rc::new(device.with_multiprocessors(gpu.multiprocessors))
 }
@@ -194,7 +196,15 @@ fn compile(selected: &[&'static Kernel]) -> usize {
                     .chain([tuned])
                     .map(move |t| (case.params.clone(), t))
             };
-            for (params, tuned) in tuned_cases(kernel).into_iter().flat_map(launches) {
+            let around = |case: Case| {
+                let found = tuned::multiplied(kernel, &case.params, &H200);
+                let texts = found.map(|f| [Some(f.before), f.after]);
+                let texts = texts.into_iter().flatten().flatten();
+                texts.map(move |t| (case.params.clone(), t))
+            };
+            let tuned = tuned_cases(kernel).into_iter().flat_map(launches);
+            let around = (kernel.cases)().into_iter().flat_map(around);
+            for (params, tuned) in tuned.chain(around) {
                 // Sizes are numbers only.
                 let class = |line: &&str| line.starts_with("#define ") && !line.ends_with('u');
                 let class: Vec<&str> = tuned.output.source.lines().filter(class).collect();
