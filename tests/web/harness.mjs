@@ -43,11 +43,12 @@ function byteRange(header, size) {
   return start <= end ? [start, end] : null;
 }
 
-/** Lets through `rate` bytes a second. */
-function throttled(rate) {
+/** Lets through `rate` bytes a second, and counts them in `asked.bytes`. */
+function throttled(rate, asked) {
   return async function* (chunks) {
     for await (const chunk of chunks) {
-      await sleep((chunk.length / rate) * 1000);
+      if (rate !== Infinity) await sleep((chunk.length / rate) * 1000);
+      asked.bytes += chunk.length;
       yield chunk;
     }
   };
@@ -60,13 +61,14 @@ function throttled(rate) {
  * `extra` maps more URL paths ("/model.gguf") to files outside the folder; `headers` takes the place of those that isolate.
  * `faults({ path, range, method })` may say how an answer shall differ: `wait` (a promise before it), `status`, `headers`
  * (`null` takes one away), `ranges: false`, `rate` (bytes a second), `cut` (bytes, after which the connection ends).
- * Returns `{ url, requests, close }`; `url` ends without a slash, `requests` lists `{ path, range }`.
+ * Returns `{ url, requests, close }`; `url` ends without a slash, `requests` lists `{ path, range, bytes }`, the
+ * last of them what was sent of the file so far.
  */
 export async function serve(folder, extra = {}, { headers = ISOLATED, faults = () => ({}) } = {}) {
   const requests = [];
   const server = createServer(async (request, response) => {
     const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
-    const asked = { path, range: request.headers.range };
+    const asked = { path, range: request.headers.range, bytes: 0 };
     requests.push(asked);
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
     response.setHeader("Cache-Control", "no-store");
@@ -111,7 +113,7 @@ export async function serve(folder, extra = {}, { headers = ISOLATED, faults = (
       }
       const cut = fault.cut !== undefined && fault.cut < end - start + 1;
       if (cut) end = start + fault.cut - 1;
-      const steps = [throttled(fault.rate ?? Infinity), response];
+      const steps = [throttled(fault.rate ?? Infinity, asked), response];
       if (end >= start) await pipeline(createReadStream(file, { start, end }), ...steps, { end: !cut });
       // What was written shall arrive before the end.
       if (cut) setTimeout(() => response.destroy(), 50);
