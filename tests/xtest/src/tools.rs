@@ -20,7 +20,7 @@ use crate::{
 const OLDEST_NODE: u32 = 20;
 const WASM: &str = "wasm32-unknown-unknown";
 /// Folders with a package.json whose packages the web steps need.
-const NPM_FOLDERS: [&str; 2] = ["www", "tests/web"];
+const NPM_FOLDERS: [&str; 3] = ["www", "tests/web", "tests/bench/web"];
 /// Downloads the tokenizer vocabularies into the folder it is given.
 const VOCAB: &str = include_str!("vocab.py");
 
