@@ -1,5 +1,6 @@
 //! One conversation: a model on its ranks' devices, its cache, and what has been said.
 
+mod embed;
 mod ranks;
 mod recovery;
 mod statistics;
@@ -18,6 +19,7 @@ use crate::sampler::{Sampler, Sampling, candidates};
 use crate::tokenizer::Tokenizer;
 use crate::weights::ModelFiles;
 use crate::{Error, Result};
+pub use embed::Pooling;
 use ranks::Ranks;
 pub use ranks::ShardInfo;
 use recovery::Answering;

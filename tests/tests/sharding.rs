@@ -12,7 +12,7 @@ use shardlight::device::{
 use shardlight::kv_cache::KvDType;
 use shardlight::recording::Recording;
 use shardlight::sampler::Sampling;
-use shardlight::session::{GenerateOptions, Session, SessionOptions};
+use shardlight::session::{GenerateOptions, Pooling, Session, SessionOptions};
 use shardlight::shard::Split;
 use shardlight::weights::source::LocalFuture;
 use shardlight::weights::{BytesSource, Loader, ModelFiles, WeightSource};
@@ -96,6 +96,55 @@ fn logits(session: &mut Session, tokens: &[u32], all: bool) -> Vec<f32> {
 /// The prompt `code`: its 64 tokens do not end early.
 fn prompt() -> Vec<u32> {
     ids(&json(data().join("smollm2/code.json"))["tokens"])
+}
+
+#[test]
+fn embeddings_are_what_logits_are_made_of_however_split() {
+    let folder = data().join("families/llama");
+    let weights = folder.join("model.safetensors");
+    let files = || open(&[folder.join("config.json"), weights.clone()]);
+    let tokens = ids(&json(folder.join("case.json"))["tokens"]);
+    let output = tensor(weights.clone(), "lm_head.weight");
+    let embed = |session: &mut Session, tokens: &[u32], pooling, normalize| {
+        let vector = pollster::block_on(session.embed(tokens, pooling, normalize));
+        vector.unwrap_or_else(|e| panic!("{e}"))
+    };
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+        products.sum()
+    };
+    for device in devices() {
+        let devices = [device];
+        for at in [layout(1, 1), layout(2, 1), layout(1, 2), sequence(2, 2)] {
+            // Several chunks, the last one shorter.
+            let session = &mut even(files(), at, &devices, 5);
+            let last = embed(session, &tokens, Pooling::Last, false);
+            let products = output
+                .chunks_exact(last.len())
+                .map(|row| dot(row, &last) as f32);
+            let error = nmse(
+                &products.collect::<Vec<_>>(),
+                &logits(session, &tokens, false),
+            );
+            assert!(error < 1e-10, "{at:?}: NMSE {error:e}");
+
+            // The model is causal: each prefix's last vector is one of the mean's.
+            let mut mean = vec![0.0; last.len()];
+            for end in 1..=tokens.len() {
+                let one = embed(session, &tokens[..end], Pooling::Last, false);
+                let pairs = mean.iter_mut().zip(one);
+                pairs.for_each(|(sum, x)| *sum += x / tokens.len() as f32);
+            }
+            let error = nmse(&embed(session, &tokens, Pooling::Mean, false), &mean);
+            assert!(error < 1e-10, "{at:?}: the mean's NMSE {error:e}");
+
+            let first = embed(session, &tokens, Pooling::Cls, true);
+            assert!((dot(&first, &first) - 1.0).abs() < 1e-6);
+            let alone = embed(session, &tokens[..1], Pooling::Last, true);
+            assert!(nmse(&first, &alone) < 1e-10);
+            assert!(pollster::block_on(session.embed(&[], Pooling::Mean, true)).is_err());
+        }
+    }
 }
 
 #[test]

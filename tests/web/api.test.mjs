@@ -63,6 +63,27 @@ test("an answer is awaited or taken in pieces", async () => {
   assert.equal(after.text, whole.text);
 });
 
+test("a text becomes a vector, near those of its like", async () => {
+  const { vectors, mean, last, error } = await withModel(async (model, failing) => {
+    const texts = ["The dog ran in the park.", "The dog ran to the park.", "One two three four five."];
+    const vectors = [];
+    for (const text of texts) vectors.push([...(await model.embed(text))]);
+    const ids = await model.tokenize(texts[0]);
+    const options = { normalize: false };
+    const mean = [...(await model.embed(ids, options))];
+    const last = [...(await model.embed(ids, { ...options, pooling: "last" }))];
+    return { vectors, mean, last, error: await failing(model.embed("x", { pooling: "sum" })) };
+  });
+  const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
+  for (const vector of vectors) assert.ok(Math.abs(dot(vector, vector) - 1) < 1e-5);
+  assert.ok(dot(vectors[0], vectors[1]) > dot(vectors[0], vectors[2]));
+  const length = Math.sqrt(dot(mean, mean));
+  assert.ok(Math.abs(dot(mean, vectors[0]) / length - 1) < 1e-5);
+  assert.notDeepEqual(mean, last);
+  assert.equal(error.code, "unsupported");
+  assert.match(error.message, /mean, cls, last/);
+});
+
 test("errors say what kind they are", async () => {
   const told = await withModel(async (model, failing, prompt) => {
     const { Shardlight, ShardlightError } = window.shardlight;

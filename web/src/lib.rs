@@ -23,7 +23,7 @@ use js_sys::{Float32Array, Function};
 use serde::Serialize;
 use shardlight::chat::{Message, Options};
 use shardlight::comm::{Opened, Process};
-use shardlight::session::{Event, ExpertStatistics, Phase, Session};
+use shardlight::session::{Event, ExpertStatistics, Phase, Pooling, Session};
 use shardlight::tokenizer::Tokenizer;
 use shardlight::weights::ModelFiles;
 use shardlight::{Error, Result};
@@ -369,6 +369,25 @@ impl WebSession {
         let logits = session.logits(&tokens, false).await;
         self.put_back(session);
         Ok(Float32Array::from(&logits?[..]))
+    }
+
+    /// A vector for `tokens`: their hidden states behind the last norm, by `pooling` (`mean`, `cls`, `last`), and with
+    /// `normalize` of length 1. Forgets the conversation.
+    ///
+    /// # Errors
+    ///
+    /// The core's, as one line with a `code`; while an answer is being written.
+    pub async fn embed(
+        &self,
+        tokens: Vec<u32>,
+        pooling: &str,
+        normalize: bool,
+    ) -> Result<Float32Array, Failure> {
+        let pooling: Pooling = pooling.parse()?;
+        let mut session = self.take()?;
+        let vector = session.embed(&tokens, pooling, normalize).await;
+        self.put_back(session);
+        Ok(Float32Array::from(&vector?[..]))
     }
 
     /// What each rank holds: an array of `{rank, tp, pp, device, layers, heads, kvHeads, hidden, vocab, bytes,

@@ -153,6 +153,11 @@ async function compute(engine: Engine, request: Call): Promise<Result> {
       return theModel(engine).detokenize(Uint32Array.from(request.tokens));
     case "logits":
       return await theModel(engine).logits(Uint32Array.from(request.tokens));
+    case "embed": {
+      const { input, options } = request;
+      const tokens = typeof input === "string" ? theModel(engine).tokenize(input) : Uint32Array.from(input);
+      return await theModel(engine).embed(tokens, options.pooling, options.normalize);
+    }
   }
 }
 
@@ -216,7 +221,8 @@ async function handle(engine: Engine, request: Request): Promise<void> {
     case "stats":
     case "tokenize":
     case "detokenize":
-    case "logits": {
+    case "logits":
+    case "embed": {
       const { id } = request;
       try {
         reply({ type: "result", id, result: await compute(engine, request) });

@@ -6,7 +6,7 @@ import { Calls, failure, type Thread } from "./calls.ts";
 import { ShardlightError } from "./errors.ts";
 import { Generation } from "./generation.ts";
 import { Completions } from "./openai.ts";
-import type { Answer, DeviceMemory, GenerateOptions, Loaded, Message, Piece, Reply, Shard, Stats, Traffic } from "./protocol.ts";
+import type { Answer, DeviceMemory, EmbedOptions, GenerateOptions, Loaded, Message, Piece, Reply, Shard, Stats, Traffic } from "./protocol.ts";
 
 /** What a model tells besides what it is asked. */
 export interface ModelEvents {
@@ -131,6 +131,11 @@ export class Model extends EventTarget {
   /** Logits after these tokens, one for each token of the vocabulary. Forgets the conversation. */
   logits(tokens: number[]): Promise<Float32Array> {
     return this.#calls.ask((id) => ({ type: "logits", id, tokens }));
+  }
+
+  /** One vector for a text or for tokens: their hidden states behind the last norm, pooled. Forgets the conversation. */
+  embed(input: string | number[], { pooling = "mean", normalize = true }: EmbedOptions = {}): Promise<Float32Array> {
+    return this.#calls.ask((id) => ({ type: "embed", id, input, options: { pooling, normalize } }));
   }
 
   /** What is taken of each device's memory; also while it answers. */

@@ -148,6 +148,14 @@ export interface GenerateOptions {
 }
 
 /** What computes. */
+/** How a text becomes one vector. */
+export interface EmbedOptions {
+  /** The mean of the tokens' vectors (the default), the first one, or the last one. */
+  pooling?: "mean" | "cls" | "last";
+  /** Length 1, so that products of vectors are cosines: unless this is `false`. */
+  normalize?: boolean;
+}
+
 export interface Device {
   name: string;
   backend: string;
@@ -390,6 +398,7 @@ export type Request =
   | { type: "tokenize"; id: number; text: string }
   | { type: "detokenize"; id: number; tokens: number[] }
   | { type: "logits"; id: number; tokens: number[] }
+  | { type: "embed"; id: number; input: string | number[]; options: Required<EmbedOptions> }
   | { type: "generate"; prompt: string | Message[]; options: Omit<GenerateOptions, "signal"> }
   | { type: "cancel" }
   | { type: "reset" };

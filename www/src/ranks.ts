@@ -109,6 +109,7 @@ function together(request: Request): Request | undefined {
       // All must draw the same tokens.
       return { ...request, options: { ...request.options, seed: request.options.seed ?? Date.now() } };
     case "logits":
+    case "embed":
     case "reset":
     case "shards":
     case "memory":

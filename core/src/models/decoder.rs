@@ -418,6 +418,13 @@ impl Model for Decoder {
         Ok(x)
     }
 
+    fn norm(&self, r: &mut Recording, hidden: &Tensor) -> Result<Option<Tensor>> {
+        let Some((norm, _)) = &self.head else {
+            return Ok(None);
+        };
+        Ok(Some(r.rms_norm(hidden, norm)?))
+    }
+
     fn head(
         &self,
         r: &mut Recording,

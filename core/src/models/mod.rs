@@ -86,6 +86,13 @@ pub trait Model {
         cache: &KvCache,
     ) -> Result<Tensor>;
 
+    /// Records the last norm of `hidden` `(T, C)`; `None` on stages but the last.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::forward`].
+    fn norm(&self, r: &mut Recording, hidden: &Tensor) -> Result<Option<Tensor>>;
+
     /// Records the last norm and the output layer for the rows `first ..` of `hidden`, as many as
     /// `logits` `(rows, V)` has, where V are this rank's rows of the vocabulary. Nothing on stages but
     /// the last.

@@ -321,6 +321,27 @@ impl Ranks {
         Ok(logits)
     }
 
+    /// Hidden states of each of `tokens` at `position` behind the last norm, `(T, C)`.
+    pub(super) async fn hidden(&mut self, tokens: &[u32], position: usize) -> Result<Vec<f32>> {
+        let n = tokens.len();
+        self.write_tokens(tokens, position, &[n])?;
+        let len = n * self.config().hidden_size;
+        let mut recordings = self.world.recordings();
+        let mut found = Vec::with_capacity(self.ranks.len());
+        for (rank, r) in self.ranks.iter().zip(&mut recordings) {
+            let (step, tokens) = self.inputs[rank.device].micro(0, n);
+            let hidden = rank.forward(r, &tokens, &step)?;
+            let hidden = rank.model.norm(r, &hidden)?;
+            // Every rank of the last stage has all of it.
+            found.push(rank.share(r, hidden.as_ref(), DType::F32, len, &[len])?);
+        }
+        let step = self.world.prepare(recordings).await?;
+        self.world.run(&step).await?;
+        let rows = floats(&self.read(&step, &found[0]).await?);
+        self.count(n).await?;
+        Ok(rows)
+    }
+
     /// Computes `tokens` at `position` again: the first layer whose router could not route one of them, and which.
     pub(super) async fn unrouted(
         &mut self,

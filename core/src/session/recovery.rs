@@ -88,17 +88,26 @@ impl Session {
     /// As [`Session::generate`].
     pub async fn logits(&mut self, tokens: &[u32], all: bool) -> Result<Vec<f32>> {
         self.check_prompt(tokens)?;
+        self.recovering(async |session: &mut Session| session.try_logits(tokens, all).await)
+            .await
+    }
+
+    /// What `compute` gives without a conversation: again from the start if a device is lost meanwhile.
+    pub(super) async fn recovering(
+        &mut self,
+        compute: impl AsyncFn(&mut Session) -> Result<Vec<f32>>,
+    ) -> Result<Vec<f32>> {
         let quiet = &mut |_: Event<'_>| ControlFlow::Continue(());
         let mut losses = Losses::default();
         loop {
             self.reset();
             let result = match self.bring_back(&mut losses, quiet).await {
-                Ok(()) => self.try_logits(tokens, all).await,
+                Ok(()) => compute(self).await,
                 Err(error) => Err(error),
             };
             match result {
                 Err(error) => self.lose(error, &mut losses)?,
-                logits => return logits,
+                computed => return computed,
             }
         }
     }
