@@ -10,12 +10,12 @@ import { launch, open, serve } from "./harness.mjs";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const PROMPT = "Once upon a time";
 
-/** Runs `body(wasm, memory, live)` in a Worker that has the wasm module alone; `live` counts buffers and devices. */
+/** Runs `body({ wasm, memory, live, tiny })` in a Worker that has the wasm module alone; `live` counts buffers and devices. */
 async function inWorker(body, argument) {
   const pkg = join(root, "www/pkg");
   assert.ok(existsSync(join(pkg, "shardlight.js")), "www/pkg is not built: run `npm run build` in www");
   // A browser that shows a script asks for an icon.
-  const server = await serve(pkg, { "/favicon.ico": join(pkg, "shardlight.js") });
+  const server = await serve(pkg, { "/favicon.ico": join(pkg, "shardlight.js"), "/tiny.gguf": join(root, "core/data/tiny.gguf") });
   const { page, errors, close } = await launch();
   try {
     page.setDefaultTimeout(300_000);
@@ -46,9 +46,10 @@ async function inWorker(body, argument) {
           uncount(GPUDevice.prototype, "devices");
           const wasm = await import(${JSON.stringify(`${location.origin}/shardlight.js`)});
           const { memory } = await wasm.default();
+          const tiny = new File([await (await fetch(${JSON.stringify(`${location.origin}/tiny.gguf`)})).blob()], "tiny.gguf");
           const body = ${body};
           try {
-            postMessage({ result: await body({ wasm, memory, live }, ${JSON.stringify(argument)}) });
+            postMessage({ result: await body({ wasm, memory, live, tiny }, ${JSON.stringify(argument)}) });
           } catch (error) {
             postMessage({ error: error?.stack ?? String(error) });
           }`;
@@ -69,8 +70,8 @@ async function inWorker(body, argument) {
 }
 
 test("an answer goes on when the device is lost in its middle", async () => {
-  const { whole, runs, events, memory, logits } = await inWorker(async ({ wasm }, prompt) => {
-    const session = await wasm.load("builtin:tiny", { device: "gpu", contextLength: 128 });
+  const { whole, runs, events, memory, logits } = await inWorker(async ({ wasm, tiny }, prompt) => {
+    const session = await wasm.load(tiny, { device: "gpu", contextLength: 128 });
     const events = [];
     session.onDevice((what, value) => events.push([what, value]));
     const answer = async (options, faults) => {
@@ -117,10 +118,10 @@ test("an answer goes on when the device is lost in its middle", async () => {
 });
 
 test("twenty loads and disposals leave nothing behind", async () => {
-  const cycles = await inWorker(async ({ wasm, memory, live }, prompt) => {
+  const cycles = await inWorker(async ({ wasm, memory, live, tiny }, prompt) => {
     const cycles = [];
     for (let i = 0; i < 20; i++) {
-      const session = await wasm.load("builtin:tiny", { device: "gpu", contextLength: 128 });
+      const session = await wasm.load(tiny, { device: "gpu", contextLength: 128 });
       // Software takes its time with the first run of each kernel.
       if (i === 0 || i === 19) await session.generate(prompt, { raw: true, maxTokens: 4 });
       const [used] = session.memory();
@@ -144,8 +145,8 @@ test("twenty loads and disposals leave nothing behind", async () => {
 });
 
 test("what is called after a disposal is told so, and what is running ends", async () => {
-  const { stop, left, ...codes } = await inWorker(async ({ wasm }, prompt) => {
-    const session = await wasm.load("builtin:tiny", { device: "cpu" });
+  const { stop, left, ...codes } = await inWorker(async ({ wasm, tiny }, prompt) => {
+    const session = await wasm.load(tiny, { device: "cpu" });
     const { stop } = await session.generate(prompt, { raw: true, maxTokens: 400 }, () => session.dispose());
     const [left] = session.memory();
     const calls = {

@@ -12,7 +12,7 @@ import { compiled } from "./wasm.ts";
 
 export { ShardlightError, type ErrorCode } from "./errors.ts";
 export { Generation } from "./generation.ts";
-export { Model } from "./model.ts";
+export { Model, type ModelEvents } from "./model.ts";
 export { Runtime, type OpenOptions } from "./runtime.ts";
 export type { ThreadOptions, WasmSource } from "./start.ts";
 export type * from "./openai.ts";

@@ -158,6 +158,7 @@ export class Model extends EventTarget {
     }
   }
 
+  /** `dispose`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose().then(() => {});
   }
@@ -169,6 +170,7 @@ export class Model extends EventTarget {
     this.#calls.end(closed());
   }
 
+  /** As of any `EventTarget`; the types know the events of `ModelEvents`. */
   override addEventListener<K extends keyof ModelEvents>(
     type: K,
     listener: ((event: ModelEvents[K]) => void) | null,

@@ -8,6 +8,7 @@ import type { ThreadOptions } from "./start.ts";
  * of a split GGUF. The address of one part of a split GGUF (`…-00001-of-00003.gguf`) stands for all.
  */
 export type Source = SourceFile | SourceFile[];
+/** Where one file is. */
 export type SourceFile = string | URL | Blob | ArrayBuffer | ArrayBufferView<ArrayBuffer> | ReadableStream<Uint8Array>;
 
 /** A model that comes with the package, and where it lies. */
@@ -156,6 +157,7 @@ export interface EmbedOptions {
   normalize?: boolean;
 }
 
+/** An adapter as its driver names it, or this machine's processor. */
 export interface Device {
   name: string;
   backend: string;

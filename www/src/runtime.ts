@@ -81,6 +81,7 @@ export class Runtime {
     }
   }
 
+  /** `dispose`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose().then(() => {});
   }

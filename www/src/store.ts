@@ -202,12 +202,10 @@ async function entries(): Promise<Entry[]> {
   return found.sort((a, b) => b.lastUsed.getTime() - a.lastUsed.getTime());
 }
 
-/** The models that are stored, in whole or in part, the one used last first. */
 export async function list(): Promise<StoredModel[]> {
   return (await entries()).map(({ key: _, ...model }) => model);
 }
 
-/** Deletes the model of this name or address. One that is loaded or being downloaded, in any tab, is `busy`. */
 async function remove(nameOrUrl: string): Promise<void> {
   const all = await entries();
   const wanted = fullAddress(nameOrUrl);
@@ -246,17 +244,24 @@ export function withoutFragment(url: URL): string {
   return copy.href;
 }
 
-/** What this origin uses of what it may. */
 export async function usage(): Promise<StorageUse> {
   if (!navigator.storage?.estimate) throw new ShardlightError("unsupported", "this browser does not tell how much is stored; it needs https or localhost");
   const { usage = 0, quota = 0 } = await navigator.storage.estimate();
   return { used: usage, quota, persisted: await navigator.storage.persisted() };
 }
 
-/** Asks the browser not to delete models when the disk gets full; gives whether it will not. Only in pages. */
 export async function persist(): Promise<boolean> {
   return (await navigator.storage?.persist?.()) ?? false;
 }
 
 /** The models that are stored. */
-export const Models = { list, delete: remove, usage, persist };
+export const Models = {
+  /** The models that are stored, in whole or in part, the one used last first. */
+  list,
+  /** Deletes the model of this name or address. One that is loaded or being downloaded, in any tab, is `busy`. */
+  delete: remove,
+  /** What this origin uses of what it may. */
+  usage,
+  /** Asks the browser not to delete models when the disk gets full; gives whether it will not. Only in pages. */
+  persist,
+};

@@ -37,9 +37,12 @@ const store = () => createStore("shardlight-chats", "conversations");
 const TITLE = 48;
 const LAST = "shardlight-conversation";
 
+/** Of 128 random bits. `crypto.randomUUID` is for secure pages only. */
+const identifier = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
 function fresh(system = ""): Conversation {
   const now = Date.now();
-  return { id: crypto.randomUUID(), title: "New conversation", system, created: now, updated: now, turns: [], leaf: null };
+  return { id: identifier(), title: "New conversation", system, created: now, updated: now, turns: [], leaf: null };
 }
 
 /** The one that is shown. */
@@ -123,7 +126,7 @@ export function rename(title: string): void {
 
 /** A turn without an answer yet, below `parent`. */
 export function ask(question: string, parent: string | null, raw: boolean, model: string): Turn {
-  const turn: Turn = { id: crypto.randomUUID(), parent, question, raw, answer: "", speed: "", model, at: Date.now() };
+  const turn: Turn = { id: identifier(), parent, question, raw, answer: "", speed: "", model, at: Date.now() };
   const { turns, title } = conversation.value;
   const line = question.trim().replace(/\s+/g, " ");
   const short = line.length > TITLE ? `${line.slice(0, TITLE - 1)}…` : line;
