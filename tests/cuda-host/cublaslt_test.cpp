@@ -160,7 +160,8 @@ void product(int type) {
     WRONG(INVALID_VALUE, c.workspace += 16);
     WRONG(INVALID_VALUE, c.workspace = c.x);
     WRONG(INVALID_VALUE, c.y = c.x);
-    WRONG(EXECUTION_FAILED, c.y += 65536 - 256 + 256 * 1000);
+    // Beyond all that is allocated, wherever that is.
+    WRONG(EXECUTION_FAILED, c.y += std::uint64_t(1) << 40);
     WRONG(EXECUTION_FAILED, c.weight += 65536 - 512);
     with(call, INVALID_VALUE, __LINE__, [&](Call &c) { c.b = wrong; });
     with(call, NOT_SUPPORTED, __LINE__, [&](Call &c) { c.b = other; });
