@@ -103,6 +103,7 @@ pub const KERNELS: &[Source] = &[
     ("router_loss", wgsl!("router_loss.wgsl")),
     ("second_expert", wgsl!("second_expert.wgsl")),
     ("softmax", wgsl!("softmax.wgsl")),
+    ("token_bitmask", wgsl!("token_bitmask.wgsl")),
     ("top_k", wgsl!("top_k.wgsl")),
     ("transpose", wgsl!("transpose.wgsl")),
     ("vocab_cross_entropy", wgsl!("vocab_cross_entropy.wgsl")),

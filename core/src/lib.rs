@@ -6,6 +6,7 @@
 pub mod builtin;
 pub mod chat;
 pub mod comm;
+pub mod constraint;
 pub mod device;
 pub mod dtype;
 pub mod error;

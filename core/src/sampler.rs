@@ -105,6 +105,9 @@ impl Sampler {
             ));
         };
         let (best_id, top) = (best.id, f64::from(best.logit));
+        // What a constraint forbids is never drawn, not even by rounding.
+        let possible = candidates.iter().position(|c| c.logit == f32::NEG_INFINITY);
+        candidates.truncate(possible.unwrap_or(candidates.len()));
         let s = &self.sampling;
         if s.is_greedy() {
             return Ok(best_id);

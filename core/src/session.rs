@@ -1,5 +1,6 @@
 //! One conversation: a model on its ranks' devices, its cache, and what has been said.
 
+mod choose;
 mod embed;
 mod ranks;
 mod recovery;
@@ -11,14 +12,16 @@ use std::rc::Rc;
 
 use crate::chat::ChatTemplate;
 use crate::comm::World;
+use crate::constraint::Constraint;
 use crate::device::{Device, DeviceInfo, MemoryUse};
 use crate::expert_cache::ExpertCacheUse;
 use crate::kv_cache::KvDType;
 use crate::models::ModelConfig;
-use crate::sampler::{Sampler, Sampling, candidates};
+use crate::sampler::Sampling;
 use crate::tokenizer::Tokenizer;
 use crate::weights::ModelFiles;
 use crate::{Error, Result};
+pub use choose::Logprobs;
 pub use embed::Pooling;
 use ranks::Ranks;
 pub use ranks::ShardInfo;
@@ -92,6 +95,11 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// Texts that end the answer; they are not part of it.
     pub stop: Vec<String>,
+    /// The form that the answer has.
+    pub constraint: Option<Rc<dyn Constraint>>,
+    /// Tells how likely each token was, and so many of the most likely ones; all logits are then read from the
+    /// device.
+    pub logprobs: Option<usize>,
 }
 
 impl Default for GenerateOptions {
@@ -100,12 +108,14 @@ impl Default for GenerateOptions {
             max_tokens: 512,
             sampling: Sampling::default(),
             stop: Vec::new(),
+            constraint: None,
+            logprobs: None,
         }
     }
 }
 
 /// What happens while generating.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event<'a> {
     /// Tokens of the prompt computed so far. `reused` of them were in the cache.
     Prefill {
@@ -122,6 +132,8 @@ pub enum Event<'a> {
         id: u32,
         /// New text; empty while a character or a possible stop text is incomplete.
         text: &'a str,
+        /// How likely it was, with [`GenerateOptions::logprobs`].
+        logprobs: Option<&'a Logprobs>,
     },
     /// Which experts were chosen so far; after each step, with [`SessionOptions::expert_statistics`].
     Experts(&'a ExpertStatistics),
@@ -146,7 +158,7 @@ pub enum Event<'a> {
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The model said so.
+    /// The model said so, or nothing more can come in an answer of this form.
     Eos,
     /// As many tokens as were asked for.
     Length,
@@ -172,12 +184,14 @@ impl StopReason {
 }
 
 /// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// Its tokens, the one that ended it left out.
     pub tokens: Vec<u32>,
     /// The token that ended it, when the model did.
     pub end: Option<u32>,
+    /// How likely each of them was, with [`GenerateOptions::logprobs`].
+    pub logprobs: Vec<Logprobs>,
     /// Its text.
     pub text: String,
     /// Why it ended.
@@ -377,10 +391,11 @@ impl Session {
         self.check_prompt(prompt)?;
         let mut text = StopText::new(&options.stop);
         let mut made: Vec<u32> = Vec::new();
+        let mut logprobs = Vec::new();
         let mut end = None;
         let mut tail = String::new();
         let stop = 'stop: {
-            let mut answer = Answering::new(prompt, options);
+            let mut answer = Answering::new(prompt, options)?;
             let tokenizer = self.tokenizer.clone();
             let mut decoder = TextOf::new(tokenizer.as_deref());
             loop {
@@ -398,12 +413,22 @@ impl Session {
                 made.push(id);
                 let piece = decoder.push(id);
                 let new = text.push(&piece);
-                let cancelled = on_event(Event::Token { id, text: &new }).is_break();
+                logprobs.extend(answer.logprobs.take());
+                let event = Event::Token {
+                    id,
+                    text: &new,
+                    logprobs: options.logprobs.and(logprobs.last()),
+                };
+                let cancelled = on_event(event).is_break();
                 if text.is_stopped() {
                     break 'stop StopReason::StopString;
                 }
                 if cancelled {
                     break 'stop StopReason::Cancelled;
+                }
+                if answer.accept(id)? {
+                    tail = decoder.finish();
+                    break 'stop StopReason::Eos;
                 }
                 if made.len() >= options.max_tokens {
                     tail = decoder.finish();
@@ -421,10 +446,16 @@ impl Session {
             && let Some(&id) = made.last()
         {
             // Text that was held back for a stop text that did not come.
-            let _ = on_event(Event::Token { id, text: &rest });
+            let event = Event::Token {
+                id,
+                text: &rest,
+                logprobs: None,
+            };
+            let _ = on_event(event);
         }
         Ok(Generated {
             tokens: made,
+            logprobs,
             end,
             text: text.into_text(),
             stop,
@@ -493,46 +524,6 @@ impl Session {
             Some(statistics) => on_event(Event::Experts(statistics)),
             None => ControlFlow::Continue(()),
         }
-    }
-
-    /// The largest logit's token, found on the device.
-    async fn pick_greedy(&mut self) -> Result<u32> {
-        self.ranks.argmax().await?;
-        self.read_next().await
-    }
-
-    async fn read_next(&self) -> Result<u32> {
-        let id = self.ranks.read_next().await?;
-        id.ok_or_else(|| {
-            Error::Numeric(format!(
-                "the model gave logits that are not numbers at position {}; try another device \
-                 or an f32 cache",
-                self.past.len()
-            ))
-        })
-    }
-
-    /// Penalty and top-k on the device, the rest here.
-    async fn pick(&mut self, sampler: &mut Sampler, sampling: &Sampling) -> Result<u32> {
-        if sampling.repeat_penalty != 1.0 && sampling.repeat_last_n > 0 {
-            let from = self.past.len().saturating_sub(sampling.repeat_last_n);
-            let mut ids = self.past[from..].to_vec();
-            ids.sort_unstable();
-            ids.dedup();
-            self.ranks.penalise(&ids, sampling.repeat_penalty).await?;
-        }
-        let vocab = self.config().vocab_size;
-        let k = match sampling.top_k {
-            _ if sampling.is_greedy() => 1,
-            0 => vocab,
-            k => k.min(vocab),
-        };
-        let mut found = if k <= MOST_TOP_K {
-            self.ranks.top_k(k).await?
-        } else {
-            candidates(&self.ranks.logits().await?)
-        };
-        sampler.choose(&mut found)
     }
 
     async fn try_logits(&mut self, tokens: &[u32], all: bool) -> Result<Vec<f32>> {

@@ -1,10 +1,12 @@
 //! One answer: generate, measure, and hand out the text as it comes.
 
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use shardlight::constraint::Constraint;
 use shardlight::sampler::Sampling;
-use shardlight::session::{Event, GenerateOptions, Session, StopReason};
+use shardlight::session::{Event, GenerateOptions, Logprobs, Session, StopReason};
 
 use crate::cli::Talk;
 use crate::interrupt;
@@ -12,7 +14,7 @@ use crate::job;
 use crate::ui::Ui;
 
 /// The options of the command line; the seed is the time if none was asked for.
-pub fn options(talk: &Talk) -> GenerateOptions {
+pub fn options(talk: &Talk, constraint: Option<Rc<dyn Constraint>>) -> GenerateOptions {
     GenerateOptions {
         max_tokens: talk.max_tokens as usize,
         sampling: Sampling {
@@ -25,6 +27,8 @@ pub fn options(talk: &Talk) -> GenerateOptions {
             ..Sampling::default()
         },
         stop: talk.stop.clone(),
+        constraint,
+        ..GenerateOptions::default()
     }
 }
 
@@ -37,6 +41,7 @@ fn now() -> u64 {
 pub struct Answer {
     pub text: String,
     pub tokens: Vec<u32>,
+    pub logprobs: Vec<Logprobs>,
     pub stop: StopReason,
     pub times: Times,
 }
@@ -148,6 +153,7 @@ pub fn generate(
     Ok(Answer {
         text: generated.text,
         tokens: generated.tokens,
+        logprobs: generated.logprobs,
         stop: generated.stop,
         times,
     })

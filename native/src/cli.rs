@@ -11,6 +11,7 @@ use shardlight::kv_cache::KvDType;
 
 use crate::cuda::{self, Kernels, nccl};
 use crate::exit::usage;
+use crate::form::FormArgs;
 use crate::job;
 use crate::models::catalogue::DEFAULT;
 
@@ -80,6 +81,9 @@ pub struct Run {
     /// Continue the text as it is, without the model's chat template.
     #[arg(long)]
     pub raw: bool,
+    /// With --json: how likely each token was, and this many of the likeliest ones.
+    #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u8).range(0..=20))]
+    pub logprobs: Option<u8>,
     #[command(flatten)]
     pub format: Format,
     #[command(flatten)]
@@ -541,6 +545,8 @@ pub struct Talk {
     /// Seed of the random choices [default: another one each time].
     #[arg(long)]
     pub seed: Option<u64>,
+    #[command(flatten)]
+    pub form: FormArgs,
 }
 
 fn number(text: &str, holds: fn(f32) -> bool, want: &str) -> Result<f32, String> {

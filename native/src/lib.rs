@@ -9,6 +9,7 @@ mod commands;
 pub mod cuda;
 mod exit;
 mod experts;
+mod form;
 mod interrupt;
 mod job;
 mod load;

@@ -80,6 +80,7 @@ fn drawn() -> GenerateOptions {
         },
         // Held back each time that a word begins with it.
         stop: vec![" theremin".into()],
+        ..GenerateOptions::default()
     }
 }
 

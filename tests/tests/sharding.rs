@@ -311,6 +311,7 @@ fn sampling_does_not_depend_on_the_split() {
             ..Sampling::default()
         },
         stop: Vec::new(),
+        ..GenerateOptions::default()
     };
     for device in devices() {
         let devices = [Rc::clone(&device)];

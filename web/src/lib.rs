@@ -248,7 +248,7 @@ impl WebSession {
                         timings.prefill_ms = last - begin;
                         ControlFlow::Continue(())
                     }
-                    Event::Token { id, text } => {
+                    Event::Token { id, text, .. } => {
                         last = browser::milliseconds();
                         if timings.first_token_ms == 0.0 {
                             timings.first_token_ms = last - begin;

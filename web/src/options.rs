@@ -129,6 +129,7 @@ impl Generate {
                 seed: self.seed.unwrap_or_else(|| js_sys::Date::now() as u64),
             },
             stop: self.stop,
+            ..all
         }
     }
 }

@@ -76,6 +76,7 @@ pub mod router_loss;
 pub mod second_expert;
 pub mod sequence;
 pub mod softmax;
+pub mod token_bitmask;
 pub mod top_k;
 pub mod transpose;
 pub mod vocab_cross_entropy;
@@ -166,6 +167,7 @@ pub static KERNELS: &[&Kernel] = &[
     &router_loss::KERNEL,
     &second_expert::KERNEL,
     &softmax::KERNEL,
+    &token_bitmask::KERNEL,
     &top_k::KERNEL,
     &transpose::KERNEL,
     &vocab_cross_entropy::KERNEL,

@@ -1,6 +1,6 @@
 //! What reduces logits on the device, so that only a few bytes are read back.
 
-use crate::kernels::{Axis, argmax, repeat_penalty, top_k};
+use crate::kernels::{Axis, argmax, repeat_penalty, token_bitmask, top_k};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 use crate::{DType, Result};
@@ -63,5 +63,17 @@ impl Recording {
         let params = params.u32("FIRST", first as u32);
         let bindings = [ids, logits].map(|t| Some(t.clone()));
         self.push(&repeat_penalty::KERNEL, params, bindings.into())
+    }
+
+    /// Logits become -inf whose tokens have no bit in `mask` (token `t`: bit `t % 32` of word `t / 32`).
+    /// `logits` are those of the tokens from `first` on.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] when a binding does not fit.
+    pub fn token_bitmask(&mut self, mask: &Tensor, logits: &Tensor, first: usize) -> Result<()> {
+        let params = token_bitmask::params(logits.len()).u32("FIRST", first as u32);
+        let bindings = [mask, logits].map(|t| Some(t.clone()));
+        self.push(&token_bitmask::KERNEL, params, bindings.into())
     }
 }

@@ -14,6 +14,7 @@ use crate::comm::{Placement, Program, World};
 use crate::device::{Buffer, Device, DeviceInfo, Purpose};
 use crate::expert_cache::{ExpertCache, ExpertCacheUse};
 use crate::kernels::router::NOT_A_NUMBER;
+use crate::kernels::token_bitmask;
 use crate::kv_cache::KvCache;
 use crate::models::{self, Model, ModelConfig, Share};
 use crate::recording::Recording;
@@ -79,6 +80,8 @@ struct Inputs {
     /// The token that a decode step takes, and that the greedy one leaves.
     next: Buffer,
     penalised: Buffer,
+    /// Bits of the tokens that may come next.
+    allowed: Buffer,
 }
 
 /// Programs that were made ready.
@@ -89,6 +92,7 @@ struct Steps {
     greedy: Option<Program>,
     decode: Option<Program>,
     argmax: Option<Program>,
+    allow: Option<Program>,
     logits: Option<(Program, Tensor)>,
     top_k: HashMap<usize, (Program, [Tensor; 2])>,
 }
@@ -238,6 +242,25 @@ impl Ranks {
         }
         let step = self.world.prepare(recordings).await?;
         self.world.run(&step).await
+    }
+
+    /// Makes tokens impossible whose bits are not set in `mask`.
+    pub(super) async fn allow(&mut self, mask: &[u32]) -> Result<()> {
+        for (inputs, device) in self.inputs.iter().zip(self.world.devices()) {
+            device.write(&inputs.allowed, 0, bytemuck::cast_slice(mask))?;
+        }
+        if self.steps.allow.is_none() {
+            let mut recordings = self.world.recordings();
+            for (rank, r) in self.ranks.iter().zip(&mut recordings) {
+                if let Some(logits) = &rank.logits {
+                    let buffer = self.inputs[rank.device].allowed.clone();
+                    let mask = Tensor::of(buffer, DType::U32, &[mask.len()]);
+                    r.token_bitmask(&mask, logits, rank.first)?;
+                }
+            }
+            self.steps.allow = Some(self.world.prepare(recordings).await?);
+        }
+        self.run(&self.steps.allow).await
     }
 
     /// The `k` largest logits: each rank's own are found on its device, only those are gathered.
@@ -631,6 +654,7 @@ impl Inputs {
             micro,
             next: alloc(16, "next token").await?,
             penalised: alloc(4 * vocab as u64, "penalised tokens").await?,
+            allowed: alloc(4 * token_bitmask::words(vocab) as u64, "allowed tokens").await?,
         })
     }
 

@@ -7,7 +7,8 @@
 
 use std::ops::ControlFlow;
 
-use super::{Event, GenerateOptions, Session, StopReason};
+use super::{Event, GenerateOptions, Logprobs, Session, StopReason};
+use crate::constraint::Matcher;
 use crate::sampler::Sampler;
 use crate::{Error, Result};
 
@@ -19,8 +20,11 @@ type OnEvent<'a> = &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>;
 /// An answer that is being made.
 pub(super) struct Answering<'a> {
     prompt: &'a [u32],
-    options: &'a GenerateOptions,
-    sampler: Sampler,
+    pub(super) options: &'a GenerateOptions,
+    pub(super) sampler: Sampler,
+    pub(super) matcher: Option<Box<dyn Matcher>>,
+    /// Of the token that was chosen last.
+    pub(super) logprobs: Option<Logprobs>,
     /// Tokens are chosen on the device.
     device_picks: bool,
     losses: Losses,
@@ -34,15 +38,27 @@ struct Losses {
 }
 
 impl<'a> Answering<'a> {
-    pub(super) fn new(prompt: &'a [u32], options: &'a GenerateOptions) -> Self {
+    pub(super) fn new(prompt: &'a [u32], options: &'a GenerateOptions) -> Result<Self> {
         let sampling = &options.sampling;
-        Answering {
+        let plain = options.constraint.is_none() && options.logprobs.is_none();
+        Ok(Answering {
             prompt,
             options,
             sampler: Sampler::new(sampling.clone()),
-            device_picks: sampling.is_greedy() && sampling.repeat_penalty == 1.0,
+            matcher: (options.constraint.as_ref())
+                .map(|constraint| constraint.start())
+                .transpose()?,
+            logprobs: None,
+            device_picks: plain && sampling.is_greedy() && sampling.repeat_penalty == 1.0,
             losses: Losses::default(),
-        }
+        })
+    }
+
+    /// Token `id` has been said. Gives whether nothing can come after it.
+    pub(super) fn accept(&mut self, id: u32) -> Result<bool> {
+        self.matcher
+            .as_mut()
+            .map_or(Ok(false), |matcher| matcher.accept(id))
     }
 }
 
@@ -197,8 +213,7 @@ impl Session {
             }
         }
         let next = if !answer.device_picks {
-            let sampling = &answer.options.sampling;
-            self.pick(&mut answer.sampler, sampling).await?
+            self.pick(answer).await?
         } else if made.is_empty() {
             self.pick_greedy().await?
         } else {

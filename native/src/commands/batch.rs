@@ -47,7 +47,8 @@ pub fn run(args: &Run, file: &Path, ui: Ui) -> anyhow::Result<()> {
         if let Ok(mut begin) = begin.lock() {
             begin.get_or_insert_with(Instant::now);
         }
-        let options = answer::options(&args.talk);
+        let constraint = args.talk.form.compile(&loaded.session)?;
+        let options = answer::options(&args.talk, constraint);
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(text) = prompts.get(i) else {

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::Context as _;
 use console::style;
@@ -10,6 +11,7 @@ use rustyline::config::{Behavior, Config};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use shardlight::chat::Message;
+use shardlight::constraint::Constraint;
 use shardlight::session::StopReason;
 
 use crate::answer;
@@ -39,6 +41,7 @@ pub fn run(args: &Chat, ui: Ui) -> anyhow::Result<()> {
         loaded.device()
     ));
     let mut chat = Conversation {
+        constraint: args.talk.form.compile(&loaded.session)?,
         loaded,
         messages: prompt::begin(args.talk.system.as_deref()),
         out: Out::new(),
@@ -70,6 +73,8 @@ pub fn run(args: &Chat, ui: Ui) -> anyhow::Result<()> {
 
 struct Conversation {
     loaded: Loaded,
+    /// The form of every answer.
+    constraint: Option<Rc<dyn Constraint>>,
     messages: Vec<Message>,
     out: Out,
     ui: Ui,
@@ -93,7 +98,7 @@ impl Conversation {
     fn answer(&mut self, line: &str, args: &Chat) -> anyhow::Result<()> {
         self.messages.push(Message::new("user", line));
         let answer = prompt::render(&self.loaded.session, &self.messages).and_then(|tokens| {
-            let options = answer::options(&args.talk);
+            let options = answer::options(&args.talk, self.constraint.clone());
             let out = &mut self.out;
             answer::generate(
                 &mut self.loaded.session,

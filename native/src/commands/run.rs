@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use serde_json::json;
 use shardlight::chat::Message;
-use shardlight::session::{Session, StopReason};
+use shardlight::session::{GenerateOptions, Logprobs, Session, StopReason};
 
 use crate::answer::{self, Answer, ms};
 use crate::cli::Run;
@@ -44,7 +44,10 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
             .collect::<Vec<_>>();
         prompt::render(&loaded.session, &messages)?
     };
-    let options = answer::options(&args.talk);
+    let options = GenerateOptions {
+        logprobs: args.logprobs.map(usize::from),
+        ..answer::options(&args.talk, args.talk.form.compile(&loaded.session)?)
+    };
     let mut out = Out::new();
     let json = args.format.json;
     let answer = answer::generate(&mut loaded.session, &tokens, &options, ui, &mut |text| {
@@ -102,6 +105,21 @@ fn object(answer: &Answer, loaded: &Loaded) -> serde_json::Value {
         "device": loaded.device(),
         "memory": memory(&loaded.session),
     });
+    if !answer.logprobs.is_empty() {
+        let each = answer.tokens.iter().zip(&answer.logprobs);
+        let token = |id: u32, logprob: f32| {
+            let tokenizer = loaded.session.tokenizer();
+            let text = tokenizer.map(|t| String::from_utf8_lossy(t.token_bytes(id)));
+            json!({ "id": id, "text": text, "logprob": logprob })
+        };
+        let one = |(id, logprobs): (&u32, &Logprobs)| {
+            let mut object = token(*id, logprobs.logprob);
+            let top = logprobs.top.iter().map(|(id, log)| token(*id, *log));
+            object["top"] = top.collect();
+            object
+        };
+        object["logprobs"] = each.map(one).collect();
+    }
     if let Some(used) = loaded.session.expert_cache() {
         object["expert_cache"] = json!({
             "bytes": used.bytes,
