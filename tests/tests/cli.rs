@@ -2,6 +2,8 @@
 
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/form.rs"]
+mod form;
 #[path = "cli/op.rs"]
 mod op;
 #[path = "cli/plan.rs"]
