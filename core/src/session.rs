@@ -313,6 +313,11 @@ impl Session {
         self.tokenizer.as_deref()
     }
 
+    /// The same, to be used while the session answers.
+    pub fn shared_tokenizer(&self) -> Option<Rc<Tokenizer>> {
+        self.tokenizer.clone()
+    }
+
     /// The chat template, if the model's files have one.
     pub fn template(&self) -> Option<&ChatTemplate> {
         self.template.as_ref()

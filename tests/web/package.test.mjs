@@ -82,7 +82,7 @@ async function answers(folder, path = "/", headers = {}) {
 
 test("what is packed is what is needed, within its limits", () => {
   const paths = consumer.files.map(({ path }) => path).sort();
-  const allowed = /^(package\.json|README\.md|LICENSE-(MIT|APACHE)|lib\/(index|worker|engine)\.js(\.map)?|lib\/shardlight\.wasm|lib\/tiny[\w-]*\.gguf|lib\/types\/\w+(\.file)?\.d\.ts)$/;
+  const allowed = /^(package\.json|README\.md|LICENSE-(MIT|APACHE)|lib\/(index|worker|engine)\.js(\.map)?|lib\/(shardlight|grammar)\.wasm|lib\/tiny[\w-]*\.gguf|lib\/types\/\w+(\.file)?\.d\.ts)$/;
   assert.deepEqual(paths.filter((path) => !allowed.test(path)), []);
   const { exports, main, types, private: hidden } = JSON.parse(readFileSync(join(www, "package.json"), "utf8"));
   const named = Object.values(exports).flatMap((entry) => (typeof entry === "string" ? entry : Object.values(entry)));

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod browser;
+mod constraint;
 mod device;
 mod error;
 mod experts;
@@ -23,12 +24,14 @@ use js_sys::{Float32Array, Function};
 use serde::Serialize;
 use shardlight::chat::{Message, Options};
 use shardlight::comm::{Opened, Process};
-use shardlight::session::{Event, ExpertStatistics, Phase, Pooling, Session};
+use shardlight::constraint::Constraint;
+use shardlight::session::{Event, ExpertStatistics, Logprobs, Phase, Pooling, Session};
 use shardlight::tokenizer::Tokenizer;
 use shardlight::weights::ModelFiles;
 use shardlight::{Error, Result};
 use wasm_bindgen::prelude::*;
 
+use constraint::{Form, TokenLogprobs};
 use error::Failure;
 use experts::{ExpertCache, Statistics};
 use options::{Device, Generate, Load, Prompt, from_js, options_from_js, to_js};
@@ -169,7 +172,8 @@ impl WebSession {
     /// Answers `prompt`: text (a user's message, or with `raw` text to continue) or an array of messages.
     ///
     /// `options` may have `maxTokens`, `temperature`, `topK`, `topP`, `minP`, `repeatPenalty`, `repeatLastN`, `seed`,
-    /// `stop` (texts) and `raw`. `on_token(text, id)` is told each token and returns `true` to stop.
+    /// `stop` (texts), `raw` and `logprobs` (how many of the most likely tokens to tell of). `on_token(text, id, logprobs)` is
+    /// told each token and returns `true` to stop. `form` is a `Constraint` of web/grammar.
     /// Gives `{text, tokens, stop, promptTokens, timings, device}`, and with a cache of experts `expertCache`.
     ///
     /// # Errors
@@ -180,12 +184,14 @@ impl WebSession {
         prompt: JsValue,
         options: JsValue,
         on_token: Option<Function>,
+        form: Option<Form>,
     ) -> Result<JsValue, Failure> {
         let prompt: Prompt = from_js("prompt", &prompt)?;
         let options: Generate = options_from_js(&options)?;
         let mut session = self.take()?;
         self.cancelled.set(false);
-        let answer = self.answer(&mut session, prompt, options, on_token).await;
+        let answer = self.answer(&mut session, prompt, options, on_token, form);
+        let answer = answer.await;
         self.put_back(session);
         answer
     }
@@ -196,6 +202,7 @@ impl WebSession {
         prompt: Prompt,
         options: Generate,
         on_token: Option<Function>,
+        form: Option<Form>,
     ) -> Result<JsValue, Failure> {
         let tokens = match prompt {
             Prompt::Text(text) if options.raw => tokenizer(session)?.encode(&text, true, true)?,
@@ -217,8 +224,13 @@ impl WebSession {
             },
             None => ControlFlow::Continue(()),
         };
+        let mut options = options.options();
+        options.constraint = form.map(|form| Rc::new(form) as Rc<dyn Constraint>);
+        let told = session.shared_tokenizer();
+        let told =
+            |id: u32, of: Option<&Logprobs>| Some(TokenLogprobs::new(told.as_deref()?, id, of?));
         let generated = session
-            .generate(&tokens, &options.options(), &mut |event| {
+            .generate(&tokens, &options, &mut |event| {
                 match self.ends() {
                     Ok(false) => {}
                     Ok(true) => return ControlFlow::Break(()),
@@ -248,7 +260,7 @@ impl WebSession {
                         timings.prefill_ms = last - begin;
                         ControlFlow::Continue(())
                     }
-                    Event::Token { id, text, .. } => {
+                    Event::Token { id, text, logprobs } => {
                         last = browser::milliseconds();
                         if timings.first_token_ms == 0.0 {
                             timings.first_token_ms = last - begin;
@@ -256,7 +268,14 @@ impl WebSession {
                         let Some(function) = &on_token else {
                             return ControlFlow::Continue(());
                         };
-                        let answer = function.call2(&JsValue::NULL, &text.into(), &id.into());
+                        let logprobs =
+                            told(id, logprobs).map_or(Ok(JsValue::UNDEFINED), |l| to_js(&l));
+                        let answer = function.call3(
+                            &JsValue::NULL,
+                            &text.into(),
+                            &id.into(),
+                            &logprobs.unwrap_or_default(),
+                        );
                         go_on(answer, &mut thrown)
                     }
                 }
@@ -270,8 +289,11 @@ impl WebSession {
         // The first token comes out of the prefill.
         timings.decode_tokens = generated.tokens.len().saturating_sub(1);
         timings.decode_ms = last - begin - timings.first_token_ms;
+        let each = generated.tokens.iter().zip(&generated.logprobs);
+        let logprobs = each.filter_map(|(id, of)| told(*id, Some(of))).collect();
         Ok(to_js(&Answer {
             text: generated.text,
+            logprobs: options.logprobs.map(|_| logprobs),
             tokens: generated.tokens,
             stop: generated.stop.name(),
             prompt_tokens,
@@ -279,6 +301,15 @@ impl WebSession {
             device: session.device().info().into(),
             expert_cache: session.expert_cache().as_ref().map(ExpertCache::from),
         })?)
+    }
+
+    /// `[bytes, ends, eos]`, what `Tokens` of web/grammar is made of.
+    ///
+    /// # Errors
+    ///
+    /// For a model without a tokenizer.
+    pub fn words(&self) -> Result<js_sys::Array, Failure> {
+        self.with(|session| Ok(constraint::words(tokenizer(session)?)))
     }
 
     /// `heard(what, value)` is told when an answer finds that a device was `lost` (why, in words), and when it goes on, the device
@@ -498,6 +529,8 @@ struct Info<'a> {
 struct Answer {
     text: String,
     tokens: Vec<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<TokenLogprobs>>,
     stop: &'static str,
     prompt_tokens: usize,
     timings: Timings,

@@ -109,6 +109,7 @@ pub struct Generate {
     repeat_last_n: Option<usize>,
     seed: Option<u64>,
     stop: Vec<String>,
+    logprobs: Option<usize>,
     /// The prompt is text to continue, not a message.
     pub raw: bool,
 }
@@ -129,6 +130,7 @@ impl Generate {
                 seed: self.seed.unwrap_or_else(|| js_sys::Date::now() as u64),
             },
             stop: self.stop,
+            logprobs: self.logprobs,
             ..all
         }
     }

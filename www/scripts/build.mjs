@@ -9,7 +9,6 @@ import { brotliCompressSync } from "node:zlib";
 
 const www = dirname(dirname(fileURLToPath(import.meta.url)));
 const root = dirname(www);
-const NAME = "shardlight";
 
 function run(program, args, folder = root) {
   const { status, error } = spawnSync(program, args, { cwd: folder, stdio: "inherit" });
@@ -33,29 +32,35 @@ const triple = "wasm32-unknown-unknown";
 // Panics name places in crates; where they lie on this machine is nobody's business.
 const crates = join(process.env.CARGO_HOME ?? join(homedir(), ".cargo"), "registry", "src");
 const flags = `target.${triple}.rustflags = [${JSON.stringify(`--remap-path-prefix=${crates}=crates`)}]`;
-run("cargo", ["build", "--config", flags, "--profile", "wasm", "--package", "shardlight-web", "--target", triple]);
-const built = join(targetFolder(), triple, "wasm", "shardlight_web.wasm");
-
-const pkg = join(www, "pkg");
-mkdirSync(pkg, { recursive: true });
-const bindgen = process.env.SHARDLIGHT_BINDGEN;
-if (bindgen) run(resolve(bindgen), [built, pkg, NAME]);
-else run("cargo", ["run", "--quiet", "--package", "shardlight-bindgen", "--", built, pkg, NAME]);
-
 // What .cargo/config.toml lets rustc use, and what wasm-bindgen adds.
 const features = [
   "simd", "bulk-memory", "nontrapping-float-to-int", "sign-ext", "mutable-globals", "reference-types", "multivalue",
 ];
-const wasm = join(pkg, `${NAME}_bg.wasm`);
-const small = join(pkg, `${NAME}_opt.wasm`);
-// binaryen's program is itself wasm, run by node. Only names go: -O2 takes minutes for 4 % fewer bytes, which are
-// 1 % more after brotli, and no faster within the noise.
-const opt = join(www, "node_modules", "binaryen", "bin", "wasm-opt");
-run(process.execPath, [opt, wasm, "-o", small, "--strip-debug", "--strip-producers", ...features.map((f) => `--enable-${f}`)]);
-const raw = statSync(built).size;
-renameSync(small, wasm);
+const pkg = join(www, "pkg");
+mkdirSync(pkg, { recursive: true });
 
+/** A crate as pkg/`name`.js and pkg/`name`_bg.wasm. */
+function wasmOf(crate, name) {
+  // One at a time: together they would share the features of their dependencies.
+  run("cargo", ["build", "--config", flags, "--profile", "wasm", "--package", crate, "--target", triple]);
+  const built = join(targetFolder(), triple, "wasm", `${crate.replaceAll("-", "_")}.wasm`);
+  const bindgen = process.env.SHARDLIGHT_BINDGEN;
+  if (bindgen) run(resolve(bindgen), [built, pkg, name]);
+  else run("cargo", ["run", "--quiet", "--package", "shardlight-bindgen", "--", built, pkg, name]);
+  const wasm = join(pkg, `${name}_bg.wasm`);
+  const small = join(pkg, `${name}_opt.wasm`);
+  // binaryen's program is itself wasm, run by node. Only names go: -O2 takes minutes for 4 % fewer bytes, which are
+  // 1 % more after brotli, and no faster within the noise.
+  const opt = join(www, "node_modules", "binaryen", "bin", "wasm-opt");
+  run(process.execPath, [opt, wasm, "-o", small, "--strip-debug", "--strip-producers", ...features.map((f) => `--enable-${f}`)]);
+  renameSync(small, wasm);
+  return () => {
+    const brotli = brotliCompressSync(readFileSync(wasm)).length;
+    console.log(`${name}.wasm: ${statSync(built).size} bytes raw, ${statSync(wasm).size} after wasm-opt, ${brotli} brotli`);
+  };
+}
+
+const tell = [wasmOf("shardlight-web", "shardlight"), wasmOf("shardlight-web-grammar", "grammar")];
 run(process.execPath, [join(www, "scripts", "package.mjs")], www);
 run(process.execPath, [join(www, "node_modules", "vite", "bin", "vite.js"), "build"], www);
-const brotli = brotliCompressSync(readFileSync(wasm)).length;
-console.log(`wasm: ${raw} bytes raw, ${statSync(wasm).size} after wasm-opt, ${brotli} brotli`);
+for (const one of tell) one();

@@ -12,15 +12,15 @@ const lib = join(www, "lib");
 const types = join(lib, "types");
 
 /** A file's name in the package. */
-const RENAMED = { "shardlight_bg.wasm": "shardlight.wasm", "thread.ts": "worker.js" };
+const RENAMED = { "shardlight_bg.wasm": "shardlight.wasm", "grammar_bg.wasm": "grammar.wasm", "thread.ts": "worker.js" };
 
 /** Puts files that the code names beside it. wasm-bindgen's own guess at where its file is goes: it is always told. */
 function beside() {
-  const guess = /new URL\('shardlight_bg\.wasm', import\.meta\.url\)/;
+  const guess = /new URL\('\w+_bg\.wasm', import\.meta\.url\)/;
   return {
     name: "beside",
     transform(code, id) {
-      if (id.endsWith("shardlight.js")) {
+      if (dirname(id) === join(www, "pkg")) {
         if (!guess.test(code)) throw new Error(`${id}: wasm-bindgen's glue looks different; see scripts/package.mjs`);
         return { code: code.replace(guess, "undefined"), map: null };
       }

@@ -1,8 +1,9 @@
 // Handles requests: in a Worker (thread.ts), so that the page never freezes, or in the caller's own thread.
 
 import init, { check, devices, load, mlps, open, ops, Thread, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
+import initGrammar, { Tokens } from "../pkg/grammar.js";
 import type { ErrorCode } from "./errors.ts";
-import type { Adapter, Answer, Device, DeviceMemory, Fit, Info, MlpSize, Op, Progress, RankPlace, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
+import type { Adapter, Answer, Device, DeviceMemory, Fit, Form, Info, MlpSize, Op, Progress, RankPlace, Reply, Request, Result, Shard, Stats, Tensor, TokenLogprobs, Traffic } from "./protocol.ts";
 import { ready, type Ready } from "./source.ts";
 
 /** Progress is told at most this often, in milliseconds. */
@@ -16,6 +17,8 @@ interface Engine {
   /** wasm's memory, once it runs. */
   memory?: WebAssembly.Memory;
   session?: WebSession;
+  /** The model's tokens, for answers of a given form. */
+  tokens?: Tokens;
   /** What the session was read from. */
   source?: Ready;
   /** Ends what waits for a network or a disk. */
@@ -53,9 +56,20 @@ function free(engine: Engine): void {
     open?.dispose();
     open?.free();
   }
+  engine.tokens?.free();
   engine.source?.release();
   engine.source = undefined;
-  engine.session = engine.runtime = undefined;
+  engine.session = engine.runtime = engine.tokens = undefined;
+}
+
+/** The form of an answer, compiled for the model's tokens. */
+async function constraint(engine: Engine, { kind, text, module }: Form) {
+  if (!engine.tokens) {
+    const [bytes, ends, eos] = theModel(engine).words() as [Uint8Array, Uint32Array, Uint32Array];
+    await initGrammar({ module_or_path: module });
+    engine.tokens = new Tokens(bytes, ends, eos);
+  }
+  return engine.tokens.compile(kind, text);
 }
 
 async function initial(module: WebAssembly.Module): Promise<WebAssembly.Memory> {
@@ -234,14 +248,19 @@ async function handle(engine: Engine, request: Request): Promise<void> {
     case "generate": {
       const model = theModel(engine);
       let last = -Infinity;
-      const onToken = (text: string, id: number) => {
+      const onToken = (text: string, id: number, logprobs?: TokenLogprobs) => {
         const now = performance.now();
         const due = now - last >= STATS_EVERY;
         if (due) last = now;
-        reply({ type: "token", piece: { text, id, ...(due && { stats: model.stats() as Stats }) } });
+        reply({ type: "token", piece: { text, id, ...(due && { stats: model.stats() as Stats }), ...(logprobs && { logprobs }) } });
       };
-      const answer = (await model.generate(request.prompt, request.options, onToken)) as Answer;
-      reply({ type: "answer", answer });
+      const form = request.form && (await constraint(engine, request.form));
+      try {
+        const answer = (await model.generate(request.prompt, request.options, onToken, form)) as Answer;
+        reply({ type: "answer", answer });
+      } finally {
+        form?.free();
+      }
       return;
     }
     case "cancel":

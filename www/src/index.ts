@@ -20,7 +20,7 @@ export type * from "./protocol.ts";
 export type { StorageUse, StoredModel } from "./store.ts";
 
 async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
-  const { onProgress, signal, wasm, worker, inline, threads, ...options } = all;
+  const { onProgress, signal, wasm, grammarWasm, worker, inline, threads, ...options } = all;
   signal?.throwIfAborted();
   // Once for all Workers: an answer of `fetch` can be read only once.
   const module = compiled(wasm);
@@ -48,7 +48,7 @@ async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
       });
       thread?.send({ type: "load", source: placed, options }, transfer);
     });
-    return new Model(thread, loaded);
+    return new Model(thread, loaded, grammarWasm);
   } catch (error) {
     thread?.terminate();
     ended.abort(error);
@@ -62,7 +62,7 @@ async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
 }
 
 async function check(source: Source, all: CheckOptions & ThreadOptions & { signal?: AbortSignal } = {}): Promise<Fit> {
-  const { signal, wasm, worker, inline, ...options } = all;
+  const { signal, wasm, grammarWasm: _, worker, inline, ...options } = all;
   const ended = new AbortController();
   const { source: placed, transfer } = place(source, ended.signal);
   if (transfer.length > 0) {

@@ -6,7 +6,9 @@ import { Calls, failure, type Thread } from "./calls.ts";
 import { ShardlightError } from "./errors.ts";
 import { Generation } from "./generation.ts";
 import { Completions } from "./openai.ts";
-import type { Answer, DeviceMemory, EmbedOptions, GenerateOptions, Loaded, Message, Piece, Reply, Shard, Stats, Traffic } from "./protocol.ts";
+import type { Answer, DeviceMemory, EmbedOptions, Form, GenerateOptions, Loaded, Message, Piece, Reply, Shard, Stats, Traffic } from "./protocol.ts";
+import type { ThreadOptions } from "./start.ts";
+import { compiled } from "./wasm.ts";
 
 /** What a model tells besides what it is asked. */
 export interface ModelEvents {
@@ -30,6 +32,7 @@ export class Model extends EventTarget {
   readonly chat: { readonly completions: Completions };
   readonly #thread: Thread;
   readonly #calls: Calls;
+  readonly #grammarWasm: ThreadOptions["grammarWasm"];
   #heard: (reply: Reply) => void = () => {};
   #answering = false;
   #closed = false;
@@ -42,9 +45,10 @@ export class Model extends EventTarget {
   };
 
   /** A thread on which a model was loaded; `Shardlight.load` makes both. @internal */
-  constructor(thread: Thread, loaded: Loaded) {
+  constructor(thread: Thread, loaded: Loaded, grammarWasm?: ThreadOptions["grammarWasm"]) {
     super();
     this.#thread = thread;
+    this.#grammarWasm = grammarWasm;
     this.#calls = new Calls(thread);
     this.loaded = loaded;
     this.chat = {
@@ -65,25 +69,28 @@ export class Model extends EventTarget {
 
   async #answer(
     prompt: string | Message[],
-    options: GenerateOptions,
+    { schema, regex, grammar, ...options }: Omit<GenerateOptions, "signal">,
     hear: (piece: Piece) => void,
     signal: AbortSignal | undefined,
   ): Promise<Answer> {
     signal?.throwIfAborted();
     checkPrompt(prompt);
+    const wanted = form({ schema, regex, grammar });
     if (this.#closed) throw closed();
     if (this.#answering) throw new ShardlightError("busy", "an answer is being written; cancel it first");
     this.#answering = true;
     const abort = () => this.cancel();
     signal?.addEventListener("abort", abort);
     try {
+      const module = wanted && (await compiled(this.#grammarWasm, "grammarWasm"));
+      signal?.throwIfAborted();
       const answer = await new Promise<Answer>((resolve, reject) => {
         this.#heard = (reply) => {
           if (reply.type === "token") hear(reply.piece);
           else if (reply.type === "answer") resolve(reply.answer);
           else if (reply.type === "error") reject(failure(reply));
         };
-        this.#thread.send({ type: "generate", prompt, options });
+        this.#thread.send({ type: "generate", prompt, options, form: wanted && module && { ...wanted, module } });
       });
       signal?.throwIfAborted();
       return answer;
@@ -204,4 +211,26 @@ function checkPrompt(prompt: unknown): void {
     if (typeof message?.role === "string" && typeof message.content === "string") return;
     throw wrong(`messages[${i}]: expected { role, content }, both text, found ${JSON.stringify(message)?.slice(0, 80)}`);
   });
+}
+
+/** The form that an answer shall have, if any. */
+function form(asked: Pick<GenerateOptions, Form["kind"]>): Omit<Form, "module"> | undefined {
+  const given = (Object.keys(asked) as Form["kind"][]).filter((kind) => asked[kind] !== undefined && asked[kind] !== false);
+  const [kind] = given;
+  if (!kind) return undefined;
+  const invalid = (what: string) => new ShardlightError("invalid", `${given.join(", ")}: ${what}`);
+  if (given.length > 1) throw invalid("an answer has one form; leave the others out");
+  const value = asked[kind];
+  if (kind !== "schema") {
+    if (typeof value !== "string") throw invalid(`expected text, found ${typeof value}`);
+    return { kind, text: value };
+  }
+  if (value !== true && (typeof value !== "object" || value === null || Array.isArray(value))) {
+    throw invalid("a JSON schema is an object, or true for any JSON");
+  }
+  try {
+    return { kind, text: JSON.stringify(value) };
+  } catch (error) {
+    throw invalid(error instanceof Error ? error.message : String(error));
+  }
 }

@@ -9,6 +9,11 @@ export function wasmPlace(): URL {
   return new URL("../pkg/shardlight_bg.wasm", import.meta.url);
 }
 
+/** Where grammar.wasm is. */
+export function grammarPlace(): URL {
+  return new URL("../pkg/grammar_bg.wasm", import.meta.url);
+}
+
 /** The built-in models are files, fetched when they are asked for. */
 const BUILTIN: Record<string, URL> = {
   "builtin:tiny": new URL("../../core/data/tiny.gguf", import.meta.url),

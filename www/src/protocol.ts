@@ -146,6 +146,42 @@ export interface GenerateOptions {
   stop?: string[];
   /** The prompt is text to continue: no chat template. */
   raw?: boolean;
+  /**
+   * A JSON schema: the answer is JSON that it accepts; `true` for any JSON. This, `regex` and `grammar` fetch the second wasm of the
+   * package, `grammar.wasm`. An answer that `maxTokens` cuts short is only the begin of what was asked for.
+   */
+  schema?: object | boolean;
+  /** The answer is text that this regular expression (Rust's syntax) matches whole. */
+  regex?: string;
+  /** The answer is text of this grammar, in Lark's syntax. */
+  grammar?: string;
+  /** Tells how likely each token was, and so many of the likeliest ones instead of it. */
+  logprobs?: number;
+}
+
+/** A token, and the natural logarithm of its probability: before penalties, forms and temperature. */
+export interface TokenLogprob {
+  id: number;
+  /** U+FFFD for bytes that are no whole character. */
+  text: string;
+  bytes: number[];
+  logprob: number;
+}
+
+/** A token that was chosen, and the likeliest ones. */
+export interface TokenLogprobs extends TokenLogprob {
+  top: TokenLogprob[];
+}
+
+/**
+ * The form of an answer, and the module that knows it.
+ *
+ * @internal
+ */
+export interface Form {
+  kind: "schema" | "regex" | "grammar";
+  text: string;
+  module: WebAssembly.Module;
 }
 
 /** What computes. */
@@ -205,12 +241,16 @@ export interface Piece {
   id: number;
   /** As they were before the token was computed: with the first token, and then ten times a second. */
   stats?: Stats;
+  /** With `logprobs`. */
+  logprobs?: TokenLogprobs;
 }
 
 /** A whole answer. */
 export interface Answer {
   text: string;
   tokens: number[];
+  /** With `logprobs`. */
+  logprobs?: TokenLogprobs[];
   /** Tokens of the prompt, those that the conversation had already included. */
   promptTokens: number;
   stop: "eos" | "length" | "context" | "stop" | "cancelled";
@@ -401,7 +441,7 @@ export type Request =
   | { type: "detokenize"; id: number; tokens: number[] }
   | { type: "logits"; id: number; tokens: number[] }
   | { type: "embed"; id: number; input: string | number[]; options: Required<EmbedOptions> }
-  | { type: "generate"; prompt: string | Message[]; options: Omit<GenerateOptions, "signal"> }
+  | { type: "generate"; prompt: string | Message[]; options: Omit<GenerateOptions, "signal" | Form["kind"]>; form?: Form | undefined }
   | { type: "cancel" }
   | { type: "reset" };
 

@@ -15,6 +15,8 @@ export interface ThreadOptions {
    * What has one address is fetched and compiled once in a page.
    */
   wasm?: WasmSource | Promise<WasmSource> | undefined;
+  /** The same for `grammar.wasm`, which only answers of a given form need. */
+  grammarWasm?: WasmSource | Promise<WasmSource> | undefined;
   /**
    * Makes the Worker out of the module `shardlight/worker`, where the package may not make it itself. Otherwise that needs
    * no set-up, only `worker-src blob:` or `'self'` where there is a Content-Security-Policy.
