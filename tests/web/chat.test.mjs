@@ -188,14 +188,37 @@ test("an answer is what the package answers; system prompt, sampling and stop te
     });
   }));
 
-test("a setting that does not fit says which", () =>
+test("answers keep to a JSON schema, and are shown as code", () =>
   withPage(async (page) => {
     await load(page);
-    await set(page, { "top-p": "7" });
+    const schema = { type: "object", properties: { animal: { enum: ["cat", "dog"] }, legs: { type: "integer", minimum: 0, maximum: 4 } }, required: ["animal", "legs"], additionalProperties: false };
+    await set(page, { schema: JSON.stringify(schema) });
+    const text = await ask(page, STORY);
+    const { animal, legs } = JSON.parse(text);
+    assert.ok(["cat", "dog"].includes(animal) && legs >= 0 && legs <= 4, text);
+    await page.waitForSelector(".reply pre code");
+    assert.equal((await page.locator(".reply pre code").first().textContent()).trim(), text.trim());
+    // A question without one is answered as ever.
+    await set(page, { schema: "" });
+    const free = await ask(page, "Another one.");
+    assert.throws(() => JSON.parse(free), SyntaxError);
+  }));
+
+test("a setting that does not fit says which, and the question stays", () =>
+  withPage(async (page) => {
+    await load(page);
+    await set(page, { schema: "{ no json" });
     await page.fill("#prompt", STORY);
     await page.click("#send");
     const { text } = await settled(page, "error");
-    assert.match(text, /top_?p/i);
+    assert.match(text, /^the JSON schema is no JSON: [^\n]+$/);
+    assert.equal(await page.inputValue("#prompt"), STORY);
+    assert.equal(await page.locator(".turn").count(), 0);
+    await page.click("#failure [aria-label=Dismiss]");
+    await set(page, { schema: "", "top-p": "7" });
+    await page.click("#send");
+    const refused = await settled(page, "error");
+    assert.match(refused.text, /top_?p/i);
     assert.equal(await page.getAttribute("#failure", "data-code"), "invalid");
   }));
 

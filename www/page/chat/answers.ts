@@ -55,7 +55,7 @@ async function answer(question: string, before: Turn[], continued: boolean): Pro
     const given = { ...options(), raw: continued };
     const conversationSoFar = messages(before, question);
     batch(() => {
-      turn = ask(question, before.at(-1)?.id ?? null, continued, asked.value.name || running.loaded.info.model);
+      turn = ask(question, before.at(-1)?.id ?? null, { raw: continued, ...(given.schema !== undefined && { json: true }) }, asked.value.name || running.loaded.info.model);
       live.value = { turn: turn.id, text: "", speed: "" };
       show("answering", "Answering");
     });

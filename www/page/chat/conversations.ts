@@ -12,6 +12,8 @@ export interface Turn {
   question: string;
   /** The question was continued, not answered. */
   raw: boolean;
+  /** The answer is JSON. */
+  json?: boolean;
   answer: string;
   /** Token ids of a whole answer. */
   tokens?: number[];
@@ -125,8 +127,8 @@ export function rename(title: string): void {
 }
 
 /** A turn without an answer yet, below `parent`. */
-export function ask(question: string, parent: string | null, raw: boolean, model: string): Turn {
-  const turn: Turn = { id: identifier(), parent, question, raw, answer: "", speed: "", model, at: Date.now() };
+export function ask(question: string, parent: string | null, form: Pick<Turn, "raw" | "json">, model: string): Turn {
+  const turn: Turn = { id: identifier(), parent, question, ...form, answer: "", speed: "", model, at: Date.now() };
   const { turns, title } = conversation.value;
   const line = question.trim().replace(/\s+/g, " ");
   const short = line.length > TITLE ? `${line.slice(0, TITLE - 1)}…` : line;

@@ -15,6 +15,8 @@ const NUMBERS: NumberField[] = [
   { name: "seed", id: "seed", label: "Seed", min: 0, step: 1, placeholder: "random" },
 ];
 
+const EXAMPLE = '{ "type": "object", "properties": { "name": { "type": "string" } } }';
+
 const put = (name: keyof Settings, text: string) => (settings.value = { ...settings.value, [name]: text });
 
 export function Sampling() {
@@ -41,6 +43,11 @@ export function Sampling() {
         <label>
           Stop texts, one a line
           <textarea id="stop-texts" rows={2} value={now.stop} onInput={({ currentTarget }) => put("stop", currentTarget.value)} />
+        </label>
+        <label>
+          JSON schema that answers must fit
+          <textarea id="schema" class="mono" rows={3} spellcheck={false} placeholder={EXAMPLE} value={now.schema}
+            onInput={({ currentTarget }) => put("schema", currentTarget.value)} />
         </label>
         <label class="check">
           <input id="raw" type="checkbox" checked={raw.value} onInput={({ currentTarget }) => (raw.value = currentTarget.checked)} />

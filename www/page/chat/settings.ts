@@ -14,10 +14,11 @@ export interface Settings {
   seed: string;
   /** One text a line. */
   stop: string;
+  schema: string;
 }
 
 export const DEFAULTS: Settings = {
-  maxTokens: "256", temperature: "0", topK: "", topP: "", minP: "", repeatPenalty: "", seed: "", stop: "",
+  maxTokens: "256", temperature: "0", topK: "", topP: "", minP: "", repeatPenalty: "", seed: "", stop: "", schema: "",
 };
 
 const KEY = "shardlight-settings";
@@ -63,5 +64,12 @@ export function options(): GenerateOptions {
   given.temperature ??= 0;
   const stop = now.stop.split("\n").filter((line) => line !== "");
   if (stop.length > 0) given.stop = stop;
+  if (now.schema.trim() !== "") {
+    try {
+      given.schema = JSON.parse(now.schema);
+    } catch (error) {
+      throw new Error(`the JSON schema is no JSON: ${(error as Error).message}`);
+    }
+  }
   return given;
 }

@@ -81,7 +81,7 @@ export function Turn({ turn, last }: { turn: Said; last: boolean }) {
         {growing && text === "" && <p class="thinking" aria-hidden="true"><i /><i /><i /></p>}
         {turn.raw || plain
           ? <p class="verbatim">{turn.raw && <span class="given">{turn.question}</span>}{text}</p>
-          : <MarkdownView text={text} growing={growing !== undefined} />}
+          : <MarkdownView text={turn.json && text !== "" ? `\`\`\`json\n${text}${growing ? "" : "\n```"}` : text} growing={growing !== undefined} />}
         <div class="row foot">
           {!growing && (
             <span class="tools" role="group" aria-label="Answer">
