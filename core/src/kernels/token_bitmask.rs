@@ -52,7 +52,7 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     for i in 0..p.size("C") {
         let token = p.size("FIRST") + i;
         let word = arrays[0][token / 32] as u64;
-        if word / 2u64.pow((token % 32) as u32) % 2 == 0 {
+        if (word / 2u64.pow((token % 32) as u32)).is_multiple_of(2) {
             arrays[1][i] = f64::NEG_INFINITY;
         }
     }
