@@ -80,6 +80,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// Texts that the source names, for [`ChatTemplate::render_pieces`].
     literals: BTreeSet<String>,
+    source: String,
     fallback: bool,
 }
 
@@ -91,7 +92,7 @@ impl ChatTemplate {
     /// A template over 64 KiB, nested too deeply, or with wrong syntax.
     pub fn new(source: &str) -> Result<Self> {
         let literals = pieces::literals(source);
-        let source = limits::prepare(&python::drop_generation_tags(source))?;
+        let prepared = limits::prepare(&python::drop_generation_tags(source))?;
         let mut environment = Environment::new();
         python::add_to(&mut environment);
         limits::add_to(&mut environment);
@@ -105,11 +106,12 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(limits::MAX_RECURSION);
         environment
-            .add_template_owned("chat", source)
+            .add_template_owned("chat", prepared)
             .map_err(render_error)?;
         Ok(ChatTemplate {
             environment,
             literals,
+            source: source.to_owned(),
             fallback: false,
         })
     }
@@ -129,6 +131,11 @@ impl ChatTemplate {
     /// Whether this is [`ChatTemplate::fallback`]: the caller should say so.
     pub fn is_fallback(&self) -> bool {
         self.fallback
+    }
+
+    /// The template's program.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The prompt for `messages`.

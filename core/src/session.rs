@@ -100,6 +100,9 @@ pub struct GenerateOptions {
     /// Tells how likely each token was, and so many of the most likely ones; all logits are then read from the
     /// device.
     pub logprobs: Option<usize>,
+    /// Control tokens whose texts are part of the answer, as those around calls of functions; others
+    /// leave no text.
+    pub show: Vec<String>,
 }
 
 impl Default for GenerateOptions {
@@ -110,6 +113,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             constraint: None,
             logprobs: None,
+            show: Vec::new(),
         }
     }
 }
@@ -402,7 +406,7 @@ impl Session {
         let stop = 'stop: {
             let mut answer = Answering::new(prompt, options)?;
             let tokenizer = self.tokenizer.clone();
-            let mut decoder = TextOf::new(tokenizer.as_deref());
+            let mut decoder = TextOf::new(tokenizer.as_deref(), &options.show);
             loop {
                 let id = match self.next(&mut answer, &made, on_event).await? {
                     ControlFlow::Continue(id) => id,
@@ -550,8 +554,8 @@ impl Session {
 struct TextOf<'a>(Option<crate::tokenizer::Decoder<'a>>);
 
 impl<'a> TextOf<'a> {
-    fn new(tokenizer: Option<&'a Tokenizer>) -> Self {
-        TextOf(tokenizer.map(|t| t.decoder(true)))
+    fn new(tokenizer: Option<&'a Tokenizer>, show: &[String]) -> Self {
+        TextOf(tokenizer.map(|t| t.decoder(true).showing(show)))
     }
 
     fn push(&mut self, id: u32) -> String {

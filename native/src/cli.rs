@@ -84,6 +84,10 @@ pub struct Run {
     /// With --json: how likely each token was, and this many of the likeliest ones.
     #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u8).range(0..=20))]
     pub logprobs: Option<u8>,
+    /// Functions that the model may call: a JSON list in the shape of OpenAI's `tools`. Calls are printed as JSON, one a
+    /// line, behind what is said.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "prompts"])]
+    pub tools: Option<PathBuf>,
     #[command(flatten)]
     pub format: Format,
     #[command(flatten)]

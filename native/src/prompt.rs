@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use shardlight::chat::{DateTime, Message, Options};
 use shardlight::session::Session;
 use shardlight::tokenizer::Tokenizer;
+use shardlight_tools::{Format, Request, Tools};
 
 use crate::job;
 
@@ -25,13 +26,27 @@ pub fn raw(session: &Session, text: &str) -> anyhow::Result<Vec<u32>> {
 /// Tokens of `messages` in the model's own template, ready for the assistant's answer. A model without a
 /// template was not made for conversations: it gets the texts, one a line, to continue.
 pub fn render(session: &Session, messages: &[Message]) -> anyhow::Result<Vec<u32>> {
+    Ok(with_tools(session, messages, None)?.0)
+}
+
+/// As [`render`], with functions offered; gives, too, how calls of them are written.
+pub fn with_tools(
+    session: &Session,
+    messages: &[Message],
+    tools: Option<&Tools>,
+) -> anyhow::Result<(Vec<u32>, Option<&'static Format>)> {
     let tokenizer = tokenizer(session)?;
     let Some(template) = session.template() else {
+        if tools.is_some() {
+            return Err(anyhow!(
+                "this model has no chat template, so that it can be told of no functions; leave out --tools"
+            ));
+        }
         let texts: Vec<&str> = messages
             .iter()
             .filter_map(|message| message.0.get("content")?.as_str())
             .collect();
-        return Ok(tokenizer.encode(&texts.join("\n"), true, false)?);
+        return Ok((tokenizer.encode(&texts.join("\n"), true, false)?, None));
     };
     let text_of = |id: Option<u32>| {
         id.map(|id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned())
@@ -45,8 +60,10 @@ pub fn render(session: &Session, messages: &[Message]) -> anyhow::Result<Vec<u32
         ..Options::default()
     };
     // The template writes the begin-of-sequence token itself where the model wants one.
-    let pieces = template.render_pieces(messages, &options, &tokenizer.control_texts())?;
-    Ok(tokenizer.encode_pieces(&pieces, false)?)
+    let request = Request::new(template, messages, tools, &options)?;
+    let control = tokenizer.control_texts();
+    let pieces = template.render_pieces(&request.messages, &request.options, &control)?;
+    Ok((tokenizer.encode_pieces(&pieces, false)?, request.format))
 }
 
 fn tokenizer(session: &Session) -> anyhow::Result<&Tokenizer> {

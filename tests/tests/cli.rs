@@ -14,6 +14,8 @@ mod program;
 mod shards;
 #[path = "cli/synth.rs"]
 mod synth;
+#[path = "cli/tools.rs"]
+mod tools;
 
 use std::fs;
 

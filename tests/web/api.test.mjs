@@ -133,6 +133,42 @@ test("errors say what kind they are", async () => {
   assert.ok(told.isError && told.text.length > 0);
 });
 
+test("chat completions answer in JSON, and tell how likely tokens were", async () => {
+  const { whole, streamed, object, wrong } = await withModel(async (model, failing) => {
+    const messages = [{ role: "user", content: "Tell me about an animal." }];
+    const schema = {
+      type: "object", required: ["animal", "legs"], additionalProperties: false,
+      properties: { animal: { enum: ["cat", "dog"] }, legs: { type: "integer", minimum: 0, maximum: 4 } },
+    };
+    const response_format = { type: "json_schema", json_schema: { name: "animal", strict: true, schema } };
+    const params = { messages, temperature: 0, response_format, logprobs: true, top_logprobs: 2 };
+    const { completions } = model.chat;
+    const whole = await completions.create(params);
+    const streamed = [];
+    for await (const { choices } of await completions.create({ ...params, stream: true })) streamed.push(choices[0]);
+    const object = await completions.create({ messages, seed: 3, max_tokens: 3, response_format: { type: "json_object" } });
+    const wrong = {};
+    for (const [name, bad] of Object.entries({
+      schema: { response_format: { type: "json_schema" } }, type: { response_format: { type: "json_schema", json_schema: { schema: { type: "objekt" } } } },
+      top: { logprobs: true, top_logprobs: 21 }, alone: { top_logprobs: 2 },
+    })) wrong[name] = await failing(completions.create({ messages, ...bad }));
+    return { whole, streamed, object, wrong };
+  });
+  const [choice] = whole.choices;
+  const { animal, legs } = JSON.parse(choice.message.content);
+  assert.ok(["cat", "dog"].includes(animal) && legs >= 0 && legs <= 4);
+  assert.equal(choice.finish_reason, "stop");
+  const { content, refusal } = choice.logprobs;
+  assert.equal(refusal, null);
+  assert.equal(content.map(({ token }) => token).join(""), choice.message.content);
+  for (const { logprob, bytes, top_logprobs } of content) assert.ok(logprob <= 0 && bytes.length > 0 && top_logprobs.length === 2);
+  assert.equal(streamed.map(({ delta }) => delta.content ?? "").join(""), choice.message.content);
+  assert.deepEqual(streamed.flatMap(({ logprobs }) => logprobs?.content ?? []), content);
+  assert.equal(object.choices[0].message.content[0], "{");
+  assert.equal(object.choices[0].logprobs, null);
+  for (const [name, error] of Object.entries(wrong)) assert.equal(error?.code, "invalid", `${name}: ${JSON.stringify(error)}`);
+});
+
 test("chat completions have OpenAI's shape, whole and in chunks", async () => {
   const { whole, chunks, plain, own, greedy, cut, refused } = await withModel(async (model, failing) => {
     const messages = [
@@ -161,7 +197,8 @@ test("chat completions have OpenAI's shape, whole and in chunks", async () => {
     for (const [name, params] of Object.entries({
       tools: { tools: [{ type: "function" }] },
       several: { n: 2 },
-      json: { response_format: { type: "json_object" } },
+      format: { response_format: { type: "grammar" } },
+      both: { response_format: { type: "json_object" }, tools: [{ type: "function", function: { name: "f" } }] },
       image: { messages: [{ role: "user", content: [{ type: "image_url" }] }] },
       tool: { messages: [{ role: "tool", content: "x" }] },
       none: { messages: [] },

@@ -15,6 +15,7 @@ mod options;
 mod shards;
 mod source;
 mod threads;
+mod tools;
 
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
@@ -22,13 +23,15 @@ use std::rc::Rc;
 
 use js_sys::{Float32Array, Function};
 use serde::Serialize;
+use serde_json::Value;
 use shardlight::chat::{Message, Options};
 use shardlight::comm::{Opened, Process};
 use shardlight::constraint::Constraint;
-use shardlight::session::{Event, ExpertStatistics, Logprobs, Phase, Pooling, Session};
+use shardlight::session::{Event, ExpertStatistics, Logprobs, Phase, Pooling, Session, StopReason};
 use shardlight::tokenizer::Tokenizer;
 use shardlight::weights::ModelFiles;
 use shardlight::{Error, Result};
+use shardlight_tools::{Format, Request, Tools};
 use wasm_bindgen::prelude::*;
 
 use constraint::{Form, TokenLogprobs};
@@ -37,6 +40,7 @@ use experts::{ExpertCache, Statistics};
 use options::{Device, Generate, Load, Prompt, from_js, options_from_js, to_js};
 use shards::{Shard, counted};
 use threads::Thread;
+use tools::Calls;
 
 /// Makes a panic (a bug of ours) an error that says what and where; without this it is a trap, `unreachable`.
 #[wasm_bindgen(start)]
@@ -172,9 +176,11 @@ impl WebSession {
     /// Answers `prompt`: text (a user's message, or with `raw` text to continue) or an array of messages.
     ///
     /// `options` may have `maxTokens`, `temperature`, `topK`, `topP`, `minP`, `repeatPenalty`, `repeatLastN`, `seed`,
-    /// `stop` (texts), `raw` and `logprobs` (how many of the most likely tokens to tell of). `on_token(text, id, logprobs)` is
-    /// told each token and returns `true` to stop. `form` is a `Constraint` of web/grammar.
-    /// Gives `{text, tokens, stop, promptTokens, timings, device}`, and with a cache of experts `expertCache`.
+    /// `stop` (texts), `raw`, `tools`, `toolChoice`, `parallelToolCalls`, and `logprobs` (how many of the most likely tokens to
+    /// tell of). `on_token(text, id, more)` is told each token, and `{toolCalls, logprobs}` where there are some; it returns
+    /// `true` to stop. `constraint` is a `Constraint` of web/grammar.
+    /// Gives `{text, tokens, stop, promptTokens, timings, device}`, with a cache of experts `expertCache`, and with
+    /// `tools` `toolCalls`.
     ///
     /// # Errors
     ///
@@ -184,13 +190,13 @@ impl WebSession {
         prompt: JsValue,
         options: JsValue,
         on_token: Option<Function>,
-        form: Option<Form>,
+        constraint: Option<Form>,
     ) -> Result<JsValue, Failure> {
         let prompt: Prompt = from_js("prompt", &prompt)?;
         let options: Generate = options_from_js(&options)?;
         let mut session = self.take()?;
         self.cancelled.set(false);
-        let answer = self.answer(&mut session, prompt, options, on_token, form);
+        let answer = self.answer(&mut session, prompt, options, on_token, constraint);
         let answer = answer.await;
         self.put_back(session);
         answer
@@ -202,13 +208,20 @@ impl WebSession {
         prompt: Prompt,
         options: Generate,
         on_token: Option<Function>,
-        form: Option<Form>,
+        constraint: Option<Form>,
     ) -> Result<JsValue, Failure> {
-        let tokens = match prompt {
-            Prompt::Text(text) if options.raw => tokenizer(session)?.encode(&text, true, true)?,
-            Prompt::Text(text) => render(session, &[Message::new("user", &text)])?,
-            Prompt::Messages(messages) => render(session, &messages)?,
+        let tools = options.tools()?;
+        let messages = match prompt {
+            Prompt::Text(text) if !options.raw => {
+                Prompt::Messages(vec![Message::new("user", &text)])
+            }
+            other => other,
         };
+        let (tokens, form) = match messages {
+            Prompt::Text(text) => (tokenizer(session)?.encode(&text, true, true)?, None),
+            Prompt::Messages(messages) => render(session, &messages, tools.as_ref())?,
+        };
+        let mut calls = Calls::new(form.zip(tools.as_ref()), &options, &tokens);
         let mut timings = Timings {
             load_ms: self.load_ms,
             ..Timings::default()
@@ -224,11 +237,11 @@ impl WebSession {
             },
             None => ControlFlow::Continue(()),
         };
-        let mut options = options.options();
-        options.constraint = form.map(|form| Rc::new(form) as Rc<dyn Constraint>);
-        let told = session.shared_tokenizer();
-        let told =
-            |id: u32, of: Option<&Logprobs>| Some(TokenLogprobs::new(told.as_deref()?, id, of?));
+        let mut options = options.options(form);
+        options.constraint = constraint.map(|of| Rc::new(of) as Rc<dyn Constraint>);
+        let names = session.shared_tokenizer();
+        let likely =
+            |id: u32, of: Option<&Logprobs>| Some(TokenLogprobs::new(names.as_deref()?, id, of?));
         let generated = session
             .generate(&tokens, &options, &mut |event| {
                 match self.ends() {
@@ -265,18 +278,15 @@ impl WebSession {
                         if timings.first_token_ms == 0.0 {
                             timings.first_token_ms = last - begin;
                         }
-                        let Some(function) = &on_token else {
-                            return ControlFlow::Continue(());
+                        calls.last = id;
+                        let (text, made) = calls.push(text);
+                        let end = calls.is_done();
+                        let more = More {
+                            tool_calls: made,
+                            logprobs: likely(id, logprobs),
                         };
-                        let logprobs =
-                            told(id, logprobs).map_or(Ok(JsValue::UNDEFINED), |l| to_js(&l));
-                        let answer = function.call3(
-                            &JsValue::NULL,
-                            &text.into(),
-                            &id.into(),
-                            &logprobs.unwrap_or_default(),
-                        );
-                        go_on(answer, &mut thrown)
+                        let told = tell(&on_token, &text, id, more, &mut thrown);
+                        if end { ControlFlow::Break(()) } else { told }
                     }
                 }
             })
@@ -285,14 +295,27 @@ impl WebSession {
         if let Some(error) = lost {
             return Err(error.into());
         }
-        let generated = generated?;
+        let mut generated = generated?;
+        if calls.is_done() {
+            generated.stop = StopReason::StopString;
+        }
+        let (text, made) = calls.finish();
+        if !(text.is_empty() && made.is_empty()) {
+            let mut thrown = None;
+            let more = More {
+                tool_calls: made,
+                logprobs: None,
+            };
+            let _ = tell(&on_token, &text, calls.last, more, &mut thrown);
+            fail(thrown)?;
+        }
         // The first token comes out of the prefill.
         timings.decode_tokens = generated.tokens.len().saturating_sub(1);
         timings.decode_ms = last - begin - timings.first_token_ms;
         let each = generated.tokens.iter().zip(&generated.logprobs);
-        let logprobs = each.filter_map(|(id, of)| told(*id, Some(of))).collect();
+        let logprobs = each.filter_map(|(id, of)| likely(*id, Some(of))).collect();
         Ok(to_js(&Answer {
-            text: generated.text,
+            text: calls.said,
             logprobs: options.logprobs.map(|_| logprobs),
             tokens: generated.tokens,
             stop: generated.stop.name(),
@@ -300,6 +323,7 @@ impl WebSession {
             timings,
             device: session.device().info().into(),
             expert_cache: session.expert_cache().as_ref().map(ExpertCache::from),
+            tool_calls: tools.is_some().then_some(calls.made),
         })?)
     }
 
@@ -537,6 +561,8 @@ struct Answer {
     device: Device,
     #[serde(skip_serializing_if = "Option::is_none")]
     expert_cache: Option<ExpertCache>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<Vec<Value>>,
 }
 
 /// As the command line's `--json` prints them, in milliseconds.
@@ -562,12 +588,23 @@ fn tokenizer(session: &Session) -> Result<&Tokenizer> {
 
 /// Tokens of `messages` in the model's own template, ready for the assistant's answer. A model without a
 /// template was not made for conversations: it gets the texts, one a line, to continue.
-fn render(session: &Session, messages: &[Message]) -> Result<Vec<u32>> {
+///
+/// With `tools` gives, too, how calls of them are written.
+fn render(
+    session: &Session,
+    messages: &[Message],
+    tools: Option<&Tools>,
+) -> Result<(Vec<u32>, Option<&'static Format>)> {
     let tokenizer = tokenizer(session)?;
     let Some(template) = session.template() else {
+        if tools.is_some() {
+            let reason =
+                "tools: this model has no chat template, so that it can be told of no functions";
+            return Err(Error::Invalid(reason.into()));
+        }
         let contents = messages.iter().filter_map(|m| m.0.get("content")?.as_str());
         let texts: Vec<&str> = contents.collect();
-        return tokenizer.encode(&texts.join("\n"), true, false);
+        return Ok((tokenizer.encode(&texts.join("\n"), true, false)?, None));
     };
     let text_of = |id: Option<u32>| {
         id.map(|id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned())
@@ -581,8 +618,42 @@ fn render(session: &Session, messages: &[Message]) -> Result<Vec<u32>> {
         ..Options::default()
     };
     // The template writes the begin-of-sequence token itself where the model wants one.
-    let pieces = template.render_pieces(messages, &options, &tokenizer.control_texts())?;
-    tokenizer.encode_pieces(&pieces, false)
+    let request = Request::new(template, messages, tools, &options)?;
+    let control = tokenizer.control_texts();
+    let pieces = template.render_pieces(&request.messages, &request.options, &control)?;
+    Ok((tokenizer.encode_pieces(&pieces, false)?, request.format))
+}
+
+/// What a token may come with: calls that are complete with it, how likely it was.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct More {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<TokenLogprobs>,
+}
+
+/// Tells of a token.
+fn tell(
+    on_token: &Option<Function>,
+    text: &str,
+    id: u32,
+    more: More,
+    thrown: &mut Option<JsValue>,
+) -> ControlFlow<()> {
+    let Some(function) = on_token else {
+        return ControlFlow::Continue(());
+    };
+    let more = match more.tool_calls.is_empty() && more.logprobs.is_none() {
+        true => Ok(JsValue::UNDEFINED),
+        false => to_js(&more),
+    };
+    let answer = match more {
+        Ok(more) => function.call3(&JsValue::NULL, &text.into(), &id.into(), &more),
+        Err(e) => Err(Failure::from(e).into()),
+    };
+    go_on(answer, thrown)
 }
 
 /// `true` from a callback stops; so does what it throws, which is kept.

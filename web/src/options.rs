@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shardlight::chat::Message;
 use shardlight::comm::{Mesh, Sharding, SplitChoice};
 use shardlight::device::{DeviceChoice, DeviceInfo};
@@ -9,6 +10,7 @@ use shardlight::kv_cache::KvDType;
 use shardlight::sampler::Sampling;
 use shardlight::session::{GenerateOptions, SessionOptions};
 use shardlight::{Error, Result};
+use shardlight_tools::{Format, ToolChoice, Tools};
 use wasm_bindgen::prelude::*;
 
 use crate::browser;
@@ -110,13 +112,42 @@ pub struct Generate {
     seed: Option<u64>,
     stop: Vec<String>,
     logprobs: Option<usize>,
+    tools: Option<Value>,
+    tool_choice: Value,
+    /// Unless it is `false`, an answer may have several calls.
+    pub parallel_tool_calls: Option<bool>,
     /// The prompt is text to continue, not a message.
     pub raw: bool,
 }
 
 impl Generate {
-    /// The core's options; without a seed each answer differs.
-    pub fn options(self) -> GenerateOptions {
+    /// The functions that are offered.
+    pub fn tools(&self) -> Result<Option<Tools>> {
+        let Some(list) = &self.tools else {
+            let reason = "tool_choice: there are no tools to choose from";
+            return match self.tool_choice {
+                Value::Null => Ok(None),
+                _ => Err(Error::Invalid(reason.into())),
+            };
+        };
+        if self.raw {
+            let reason = "tools: a raw prompt offers no functions; leave out raw or tools";
+            return Err(Error::Invalid(reason.into()));
+        }
+        let tools = Tools::new(list)?;
+        match ToolChoice::new(&self.tool_choice, &tools)? {
+            ToolChoice::None => Ok(None),
+            ToolChoice::Auto => Ok(Some(tools)),
+            // Here an answer is to be held to `Tools::schema` of the choice.
+            ToolChoice::Required | ToolChoice::Function(_) => Err(Error::Unsupported {
+                what: format!("tool_choice: {}", self.tool_choice),
+                supported: "none, auto".into(),
+            }),
+        }
+    }
+
+    /// The core's options, for calls in this form; without a seed each answer differs.
+    pub fn options(self, form: Option<&Format>) -> GenerateOptions {
         let (all, sampling) = (GenerateOptions::default(), Sampling::default());
         GenerateOptions {
             max_tokens: self.max_tokens.unwrap_or(all.max_tokens),
@@ -131,6 +162,7 @@ impl Generate {
             },
             stop: self.stop,
             logprobs: self.logprobs,
+            show: form.map_or(Vec::new(), |form| form.marks().map(str::to_owned).collect()),
             ..all
         }
     }

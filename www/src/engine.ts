@@ -3,7 +3,7 @@
 import init, { check, devices, load, mlps, open, ops, Thread, type WebRuntime, type WebSession } from "../pkg/shardlight.js";
 import initGrammar, { Tokens } from "../pkg/grammar.js";
 import type { ErrorCode } from "./errors.ts";
-import type { Adapter, Answer, Device, DeviceMemory, Fit, Form, Info, MlpSize, Op, Progress, RankPlace, Reply, Request, Result, Shard, Stats, Tensor, TokenLogprobs, Traffic } from "./protocol.ts";
+import type { Adapter, Answer, Device, DeviceMemory, Fit, Form, Info, MlpSize, Op, Piece, Progress, RankPlace, Reply, Request, Result, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
 import { ready, type Ready } from "./source.ts";
 
 /** Progress is told at most this often, in milliseconds. */
@@ -248,11 +248,11 @@ async function handle(engine: Engine, request: Request): Promise<void> {
     case "generate": {
       const model = theModel(engine);
       let last = -Infinity;
-      const onToken = (text: string, id: number, logprobs?: TokenLogprobs) => {
+      const onToken = (text: string, id: number, more?: Pick<Piece, "toolCalls" | "logprobs">) => {
         const now = performance.now();
         const due = now - last >= STATS_EVERY;
         if (due) last = now;
-        reply({ type: "token", piece: { text, id, ...(due && { stats: model.stats() as Stats }), ...(logprobs && { logprobs }) } });
+        reply({ type: "token", piece: { text, id, ...more, ...(due && { stats: model.stats() as Stats }) } });
       };
       const form = request.form && (await constraint(engine, request.form));
       try {

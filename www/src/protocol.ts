@@ -126,9 +126,39 @@ export interface Experts {
 
 /** A turn of a conversation. */
 export interface Message {
-  role: "system" | "user" | "assistant";
+  role: "system" | "user" | "assistant" | "tool";
   content: string;
+  /** Of the assistant: functions that it called. */
+  tool_calls?: ToolCall[];
+  /** Of a `tool`, whose content is what a function gave: the call. */
+  tool_call_id?: string;
 }
+
+/** A function that a model may call. */
+export interface Tool {
+  type: "function";
+  function: {
+    /** 1 to 64 letters, digits, `_` and `-`. */
+    name: string;
+    description?: string;
+    /** A JSON schema of an object. */
+    parameters?: Record<string, unknown>;
+  };
+}
+
+/** A function that a model calls. */
+export interface ToolCall {
+  id: string;
+  type: "function";
+  function: {
+    name: string;
+    /** An object, as JSON. */
+    arguments: string;
+  };
+}
+
+/** Whether a model is to call functions: not, as it likes, at least one, or this one. */
+export type ToolChoice = "none" | "auto" | "required" | { type: "function"; function: { name: string } };
 
 /** How to answer. */
 export interface GenerateOptions {
@@ -144,6 +174,12 @@ export interface GenerateOptions {
   repeatLastN?: number;
   seed?: number;
   stop?: string[];
+  /** Functions that the model may call: `toolCalls` of the pieces and the answer has the calls, which are not in the text. */
+  tools?: Tool[];
+  /** `auto`, the default, or `none`. */
+  toolChoice?: ToolChoice;
+  /** `false`: the answer ends with its first call. */
+  parallelToolCalls?: boolean;
   /** The prompt is text to continue: no chat template. */
   raw?: boolean;
   /**
@@ -239,6 +275,8 @@ export interface Piece {
   text: string;
   /** The token. */
   id: number;
+  /** Calls that are complete with it, of `tools`. */
+  toolCalls?: ToolCall[];
   /** As they were before the token was computed: with the first token, and then ten times a second. */
   stats?: Stats;
   /** With `logprobs`. */
@@ -266,6 +304,8 @@ export interface Answer {
   device: Device;
   /** With `expertCache`. */
   expertCache?: ExpertCache;
+  /** With `tools`: all calls. */
+  toolCalls?: ToolCall[];
 }
 
 /** How far a phase of loading is: `upload` in bytes, `compile` in kernels. */

@@ -11,6 +11,8 @@ use super::Tokenizer;
 pub struct Decoder<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
+    /// Special tokens that are not skipped.
+    shown: Vec<u32>,
     /// Bytes of a character that is not complete.
     held: Vec<u8>,
     /// No text has come out yet: the space a SentencePiece vocabulary puts first is dropped.
@@ -22,16 +24,26 @@ impl<'a> Decoder<'a> {
         Decoder {
             tokenizer,
             skip_special,
+            shown: Vec::new(),
             held: Vec::new(),
             at_start: true,
         }
+    }
+
+    /// Shows the control tokens that are spelled like this, as those around calls of functions.
+    pub fn showing(mut self, texts: &[String]) -> Self {
+        let ids = texts
+            .iter()
+            .filter_map(|text| self.tokenizer.token_id(text));
+        self.shown = ids.collect();
+        self
     }
 
     /// The text that `id` completes; empty for a special token that is skipped,
     /// an id outside the vocabulary, or a character still incomplete.
     pub fn push(&mut self, id: u32) -> String {
         let special = self.tokenizer.is_special(id);
-        if special && self.skip_special {
+        if special && self.skip_special && !self.shown.contains(&id) {
             return String::new();
         }
         let mut bytes = self.tokenizer.token_bytes(id);

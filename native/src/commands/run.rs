@@ -1,12 +1,14 @@
 //! `shardlight run`: one prompt, one answer.
 
 use std::io::{IsTerminal as _, Read as _};
+use std::path::Path;
 
 use anyhow::Context as _;
 use bytesize::ByteSize;
 use serde_json::json;
 use shardlight::chat::Message;
 use shardlight::session::{GenerateOptions, Logprobs, Session, StopReason};
+use shardlight_tools::{Part, ToolCall, ToolCalls, Tools};
 
 use crate::answer::{self, Answer, ms};
 use crate::cli::Run;
@@ -34,29 +36,57 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
             "the prompt is empty; give one as an argument or on standard input",
         ));
     }
+    let tools = args.tools.as_deref().map(read_tools).transpose()?;
     let mut loaded = load::load(&args.model, ui)?;
-    let tokens = if args.raw {
-        prompt::raw(&loaded.session, &text)?
+    let (tokens, form) = if args.raw {
+        (prompt::raw(&loaded.session, &text)?, None)
     } else {
         let messages = prompt::begin(args.talk.system.as_deref())
             .into_iter()
             .chain([Message::new("user", &text)])
             .collect::<Vec<_>>();
-        prompt::render(&loaded.session, &messages)?
+        prompt::with_tools(&loaded.session, &messages, tools.as_ref())?
+    };
+    let mut calls = Calls {
+        parser: form
+            .zip(tools.as_ref())
+            .map(|(form, tools)| ToolCalls::new(form, tools, &tokens)),
+        said: String::new(),
+        made: Vec::new(),
     };
     let options = GenerateOptions {
+        show: form
+            .into_iter()
+            .flat_map(|form| form.marks().map(str::to_owned))
+            .collect(),
         logprobs: args.logprobs.map(usize::from),
         ..answer::options(&args.talk, args.talk.form.compile(&loaded.session)?)
     };
     let mut out = Out::new();
     let json = args.format.json;
-    let answer = answer::generate(&mut loaded.session, &tokens, &options, ui, &mut |text| {
-        if json { Ok(()) } else { out.stream(text) }
+    let mut answer = answer::generate(&mut loaded.session, &tokens, &options, ui, &mut |text| {
+        let said = calls.push(text);
+        if json { Ok(()) } else { out.stream(&said) }
     })?;
+    let said = calls.finish();
+    if !json {
+        out.stream(&said)?;
+    }
+    answer.text = calls.said;
+    let made: Vec<_> = calls.made.iter().map(ToolCall::to_json).collect();
     if json {
-        out.json(&object(&answer, &loaded))?;
-    } else if !answer.text.ends_with('\n') {
-        out.line("")?;
+        let mut object = object(&answer, &loaded);
+        if tools.is_some() {
+            object["tool_calls"] = made.into();
+        }
+        out.json(&object)?;
+    } else {
+        if !answer.text.ends_with('\n') && (made.is_empty() || !answer.text.is_empty()) {
+            out.line("")?;
+        }
+        for call in made {
+            out.json(&call)?;
+        }
     }
     out.finish()?;
     if !json {
@@ -66,6 +96,49 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
         StopReason::Cancelled => Err(Stop::Interrupted.into()),
         _ => Ok(()),
     }
+}
+
+/// What is said, and the calls that are taken out of it where functions are offered.
+struct Calls<'a> {
+    parser: Option<ToolCalls<'a>>,
+    said: String,
+    made: Vec<ToolCall>,
+}
+
+impl Calls<'_> {
+    /// Adds text; gives what of it is said.
+    fn push(&mut self, text: &str) -> String {
+        let parts = match &mut self.parser {
+            Some(parser) => parser.push(text),
+            None => vec![Part::Text(text.to_owned())],
+        };
+        self.take(parts)
+    }
+
+    fn finish(&mut self) -> String {
+        let parts = self.parser.as_mut().map(ToolCalls::finish);
+        self.take(parts.unwrap_or_default())
+    }
+
+    fn take(&mut self, parts: Vec<Part>) -> String {
+        let mut said = String::new();
+        for part in parts {
+            match part {
+                Part::Text(text) => said.push_str(&text),
+                Part::Call(call) => self.made.push(call),
+            }
+        }
+        self.said.push_str(&said);
+        said
+    }
+}
+
+/// The functions of `--tools`.
+fn read_tools(file: &Path) -> anyhow::Result<Tools> {
+    let place = || file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(place)?;
+    let list = serde_json::from_str(&text).with_context(place)?;
+    Tools::new(&list).with_context(place)
 }
 
 /// The argument, or standard input for `-` and where nothing was given and it is not a terminal.
