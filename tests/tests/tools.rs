@@ -161,6 +161,35 @@ fn conversations_with_calls_are_rendered_as_transformers_does() {
 }
 
 #[test]
+fn several_calls_and_their_results_are_shown_by_every_template() {
+    let call = |id: &str, city: &str| {
+        let arguments = serde_json::json!({ "city": city }).to_string();
+        serde_json::json!({"id": id, "type": "function", "function": {"name": "get_weather", "arguments": arguments}})
+    };
+    let result = |id: &str, text: &str| serde_json::json!({"role": "tool", "tool_call_id": id, "content": text});
+    let messages: Vec<Message> = serde_json::from_value(serde_json::json!([
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": null, "tool_calls": [call("call_1", "Lyon"), call("call_2", "Oslo")]},
+        result("call_1", "rain"),
+        result("call_2", "snow"),
+    ]))
+    .unwrap();
+    for case in cases("tools") {
+        let name = case.template.as_str();
+        if !KNOWN.iter().any(|known| known.0 == name) && !GENERIC.contains(&name) {
+            continue;
+        }
+        let template = template(name);
+        let request = Request::new(&template, &messages, Some(&case.tools), &case.options).unwrap();
+        let text = template.render(&request.messages, &request.options);
+        let text = text.unwrap_or_else(|e| panic!("{name}: {e}"));
+        for part in ["Lyon", "Oslo", "rain", "snow"] {
+            assert!(text.contains(part), "{name}: no {part} in {text}");
+        }
+    }
+}
+
+#[test]
 fn recorded_calls_are_read_back() {
     let mut read = Vec::new();
     let prompts = cases("tools");

@@ -69,11 +69,15 @@ impl Request {
             shorten_ids(&mut messages);
         }
         if used && !generic && template.render(&messages, &options).is_err() {
-            // A few want arguments as text.
-            let texts: Vec<Message> = messages.iter().map(arguments_as_text).collect();
-            if template.render(&texts, &options).is_ok() {
-                messages = texts;
-            }
+            // A few want arguments as text, or one call at a time.
+            let texts = |messages: &[Message]| messages.iter().map(arguments_as_text).collect();
+            let single = one_by_one(&messages);
+            let ways: [Vec<Message>; 3] = [texts(&messages), texts(&single), single];
+            let way = ways
+                .into_iter()
+                .rev()
+                .find(|way| template.render(way, &options).is_ok());
+            messages = way.unwrap_or(messages);
         }
         Ok(Request {
             messages,
@@ -271,6 +275,37 @@ fn arguments_as_text(message: &Message) -> Message {
         }
     }
     message
+}
+
+/// Several calls of one message as messages of one call, each with its result behind it.
+fn one_by_one(messages: &[Message]) -> Vec<Message> {
+    let mut placed = vec![false; messages.len()];
+    let mut out = Vec::with_capacity(messages.len());
+    for (i, message) in messages.iter().enumerate() {
+        if placed[i] {
+            continue;
+        }
+        let mut message = message.clone();
+        let calls: Vec<Value> = each_call(&mut message).map(|call| call.clone()).collect();
+        if calls.len() < 2 {
+            out.push(message);
+            continue;
+        }
+        for call in calls {
+            let id = call["id"].clone();
+            message.0.insert("tool_calls".into(), vec![call].into());
+            out.push(message.clone());
+            message.0.insert("content".into(), "".into());
+            let rest = messages.iter().enumerate().skip(i + 1);
+            let result = rest.filter(|(j, m)| !placed[*j] && m.0.get("tool_call_id") == Some(&id));
+            let found = result.map(|(j, m)| (j, m.clone())).next();
+            if let Some((j, result)) = found {
+                placed[j] = true;
+                out.push(result);
+            }
+        }
+    }
+    out
 }
 
 /// Calls and results as text, for templates that know neither.
