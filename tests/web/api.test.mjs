@@ -163,7 +163,10 @@ test("chat completions answer in JSON, and tell how likely tokens were", async (
   assert.equal(content.map(({ token }) => token).join(""), choice.message.content);
   for (const { logprob, bytes, top_logprobs } of content) assert.ok(logprob <= 0 && bytes.length > 0 && top_logprobs.length === 2);
   assert.equal(streamed.map(({ delta }) => delta.content ?? "").join(""), choice.message.content);
-  assert.deepEqual(streamed.flatMap(({ logprobs }) => logprobs?.content ?? []), content);
+  // The second answer takes the prompt from the cache: its last bits may differ.
+  const told = streamed.flatMap(({ logprobs }) => logprobs?.content ?? []);
+  assert.deepEqual(told.map(({ token }) => token), content.map(({ token }) => token));
+  told.forEach(({ logprob }, i) => assert.ok(Math.abs(logprob - content[i].logprob) < 1e-3));
   assert.equal(object.choices[0].message.content[0], "{");
   assert.equal(object.choices[0].logprobs, null);
   for (const [name, error] of Object.entries(wrong)) assert.equal(error?.code, "invalid", `${name}: ${JSON.stringify(error)}`);
@@ -234,7 +237,7 @@ test("chat completions have OpenAI's shape, whole and in chunks", async () => {
   assert.notEqual(greedy[0], greedy[2], "temperature is 1 when it is left out");
   assert.equal(cut.name, "AbortError");
   for (const [name, error] of Object.entries(refused)) {
-    assert.equal(error?.code, name === "none" ? "invalid" : "unsupported", `${name}: ${JSON.stringify(error)}`);
+    assert.equal(error?.code, ["none", "tools"].includes(name) ? "invalid" : "unsupported", `${name}: ${JSON.stringify(error)}`);
   }
   assert.match(refused.tools.message, /tools/);
   assert.match(refused.image.message, /messages\[0\]: content of type image_url/);

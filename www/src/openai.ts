@@ -60,7 +60,8 @@ export interface CompletionUsage {
   prompt_tokens_details: { cached_tokens: number };
 }
 
-interface Likely {
+/** A token that could have come, and the natural logarithm of its probability. */
+export interface ChatCompletionLikelyToken {
   token: string;
   logprob: number;
   bytes: number[] | null;
@@ -68,7 +69,7 @@ interface Likely {
 
 /** How likely tokens were. */
 export interface ChatCompletionLogprobs {
-  content: (Likely & { top_logprobs: Likely[] })[];
+  content: (ChatCompletionLikelyToken & { top_logprobs: ChatCompletionLikelyToken[] })[];
   refusal: null;
 }
 
