@@ -179,6 +179,10 @@ fn several_calls_and_their_results_are_shown_by_every_template() {
         if !KNOWN.iter().any(|known| known.0 == name) && !GENERIC.contains(&name) {
             continue;
         }
+        if name == "Kimi-K2-Instruct.jinja" {
+            // It appends to a list where there are several messages, which transformers' sandbox refuses, too.
+            continue;
+        }
         let template = template(name);
         let request = Request::new(&template, &messages, Some(&case.tools), &case.options).unwrap();
         let text = template.render(&request.messages, &request.options);

@@ -226,6 +226,11 @@ impl Format {
         self.name == "Phi-4-mini"
     }
 
+    /// The template shows one call of a message only, or refuses several.
+    pub(super) fn one_call(&self) -> bool {
+        matches!(self.name, "Llama 3" | "GigaChat")
+    }
+
     /// The template takes ids of nine letters and digits only.
     pub(super) fn short_ids(&self) -> bool {
         self.name == "Mistral"

@@ -68,16 +68,15 @@ impl Request {
         if known.is_some_and(Format::short_ids) {
             shorten_ids(&mut messages);
         }
+        if known.is_some_and(Format::one_call) {
+            messages = one_by_one(&messages);
+        }
         if used && !generic && template.render(&messages, &options).is_err() {
-            // A few want arguments as text, or one call at a time.
-            let texts = |messages: &[Message]| messages.iter().map(arguments_as_text).collect();
-            let single = one_by_one(&messages);
-            let ways: [Vec<Message>; 3] = [texts(&messages), texts(&single), single];
-            let way = ways
-                .into_iter()
-                .rev()
-                .find(|way| template.render(way, &options).is_ok());
-            messages = way.unwrap_or(messages);
+            // A few want arguments as text.
+            let texts: Vec<Message> = messages.iter().map(arguments_as_text).collect();
+            if template.render(&texts, &options).is_ok() {
+                messages = texts;
+            }
         }
         Ok(Request {
             messages,

@@ -194,7 +194,11 @@ fn named(tools: &Tools, text: &str, marks: &[&str], last: bool) -> Found {
         .split('\n')
         .map(str::trim)
         .filter(|part| !part.is_empty());
-    let Some(name) = (if last { parts.next_back() } else { parts.next() }) else {
+    let Some(name) = (if last {
+        parts.next_back()
+    } else {
+        parts.next()
+    }) else {
         return Found::Nothing;
     };
     // Kimi writes `functions.NAME:INDEX`.
