@@ -237,7 +237,7 @@ test("chat completions have OpenAI's shape, whole and in chunks", async () => {
   assert.notEqual(greedy[0], greedy[2], "temperature is 1 when it is left out");
   assert.equal(cut.name, "AbortError");
   for (const [name, error] of Object.entries(refused)) {
-    assert.equal(error?.code, ["none", "tools"].includes(name) ? "invalid" : "unsupported", `${name}: ${JSON.stringify(error)}`);
+    assert.equal(error?.code, ["none", "tools", "tool"].includes(name) ? "invalid" : "unsupported", `${name}: ${JSON.stringify(error)}`);
   }
   assert.match(refused.tools.message, /tools/);
   assert.match(refused.image.message, /messages\[0\]: content of type image_url/);
