@@ -28,13 +28,15 @@ pub struct Step {
     pub run: fn(&Tools) -> Result<Counts>,
 }
 
-const WASM_PACKAGES: [&str; 6] = [
+const WASM_PACKAGES: [&str; 8] = [
     "-p",
     "shardlight",
     "-p",
     "shardlight-shaders",
     "-p",
     "shardlight-web",
+    "-p",
+    "shardlight-web-grammar",
 ];
 
 /// Every step.
