@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::format::GENERIC;
+use super::format::{Body, GENERIC};
 use super::*;
 use shardlight::chat::{ChatTemplate, Message, Options};
 
@@ -234,6 +234,25 @@ fn ids_differ_and_are_the_same_for_the_same_prompt() {
     );
 }
 
+/// A call in this form.
+fn a_call(format: &Format) -> String {
+    let open = format.open.concat();
+    match &format.body {
+        Body::Json => format!("{open}{{\"name\": \"now\", \"arguments\": {{}}}}"),
+        Body::Named { .. } => format!("{open}now{{}}"),
+        Body::Elements(marks) => format!("{open}{}now{}{}", marks.name, marks.name_end, marks.end),
+    }
+}
+
+/// A form, and texts that are likely to be parts of its calls, or whole ones.
+fn fragments() -> impl Strategy<Value = (&'static Format, Vec<String>)> {
+    let all: Vec<&'static Format> = format::FORMATS.iter().chain([&GENERIC]).collect();
+    proptest::sample::select(all).prop_flat_map(|format| {
+        let fragment = prop_oneof![2 => Just(a_call(format)), 3 => fragment()];
+        (Just(format), proptest::collection::vec(fragment, 0..8))
+    })
+}
+
 /// Texts that are likely to be parts of calls, and others.
 fn fragment() -> impl Strategy<Value = String> {
     let marks: Vec<String> = format::FORMATS
@@ -272,13 +291,10 @@ fn fragment() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn cutting_a_text_changes_nothing(
-        fragments in proptest::collection::vec(fragment(), 0..12),
+        (format, fragments) in fragments(),
         cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..12),
-        which in any::<proptest::sample::Index>(),
     ) {
         let text = fragments.concat();
-        let all: Vec<&'static Format> = format::FORMATS.iter().chain([&GENERIC]).collect();
-        let format = all[which.index(all.len())];
         let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).filter(|at| text.is_char_boundary(*at)).collect();
         ends.extend([0, text.len()]);
         ends.sort_unstable();

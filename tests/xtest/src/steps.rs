@@ -34,6 +34,8 @@ const WASM_PACKAGES: [&str; 8] = [
     "-p",
     "shardlight-shaders",
     "-p",
+    "shardlight-tools",
+    "-p",
     "shardlight-web",
     "-p",
     "shardlight-web-grammar",
