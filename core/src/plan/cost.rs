@@ -193,6 +193,7 @@ static RULES: &[Rule] = &[
     rule("router_loss", Flops::Elements(16), Bytes::All),
     rule("second_expert", Flops::Elements(1), Bytes::All),
     rule("softmax", Flops::Elements(4), Bytes::All),
+    rule("token_bitmask", Flops::Elements(1), Bytes::All),
     rule("top_k", Flops::Elements(1), Bytes::All),
     rule("transpose", Flops::Elements(0), Bytes::All),
     rule("vocab_cross_entropy", Flops::Elements(4), Bytes::All),
