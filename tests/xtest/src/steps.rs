@@ -28,7 +28,7 @@ pub struct Step {
     pub run: fn(&Tools) -> Result<Counts>,
 }
 
-const WASM_PACKAGES: [&str; 8] = [
+const WASM_PACKAGES: &[&str] = &[
     "-p",
     "shardlight",
     "-p",
