@@ -88,6 +88,14 @@ pub struct Run {
     /// line, behind what is said.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "prompts"])]
     pub tools: Option<PathBuf>,
+    /// Whether it calls: `auto` as it likes, `none`, `required`, or the name of a function that it calls.
+    #[arg(
+        long,
+        value_name = "CHOICE",
+        requires = "tools",
+        conflicts_with = "FormArgs"
+    )]
+    pub tool_choice: Option<String>,
     #[command(flatten)]
     pub format: Format,
     #[command(flatten)]

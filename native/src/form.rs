@@ -49,13 +49,22 @@ impl FormArgs {
         } else {
             return Ok(None);
         };
-        let Some(tokenizer) = session.tokenizer() else {
-            return Err(usage("the model has no tokenizer, so answers have no form"));
-        };
-        let vocabulary = Words::from(tokenizer).vocabulary()?;
-        let grammar = Grammar::new(&vocabulary, &form).map_err(|e| usage(e.to_string()))?;
-        Ok(Some(Rc::new(grammar)))
+        constraint(session, &form).map(Some)
     }
+}
+
+/// Holds answers to `form`.
+///
+/// # Errors
+///
+/// A form that is wrong, a model without a tokenizer.
+pub fn constraint(session: &Session, form: &Form) -> anyhow::Result<Rc<dyn Constraint>> {
+    let Some(tokenizer) = session.tokenizer() else {
+        return Err(usage("the model has no tokenizer, so answers have no form"));
+    };
+    let vocabulary = Words::from(tokenizer).vocabulary()?;
+    let grammar = Grammar::new(&vocabulary, form).map_err(|e| usage(e.to_string()))?;
+    Ok(Rc::new(grammar))
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

@@ -164,6 +164,24 @@ test("functions can be left out, asked for one at a time, and used without OpenA
   assert.ok(!("toolCalls" in (await model.generate("Weather?"))));
 });
 
+test("a call that is demanded comes, and nothing else", async () => {
+  const params = { messages: [{ role: "user", content: "Hello" }], temperature: 0, max_tokens: 200, tools };
+  for (const tool_choice of ["required", { type: "function", function: { name: "get_weather" } }]) {
+    const [choice] = (await model.chat.completions.create({ ...params, tool_choice })).choices;
+    assert.equal(choice.finish_reason, "tool_calls");
+    assert.equal(choice.message.content, null);
+    assert.equal(choice.message.tool_calls.length, 1);
+    const { name, arguments: text } = choice.message.tool_calls[0].function;
+    assert.equal(name, "get_weather");
+    assert.equal(typeof JSON.parse(text).city, "string");
+    const deltas = [];
+    for await (const { choices } of await model.chat.completions.create({ ...params, tool_choice, stream: true })) deltas.push(choices[0].delta);
+    assert.equal(deltas.map(({ content }) => content ?? "").join(""), "");
+    assert.deepEqual(deltas.flatMap(({ tool_calls }) => tool_calls ?? []).map((call) => call.function.name), ["get_weather"]);
+  }
+  await assert.rejects(model.generate("Hello", { tools, toolChoice: "required", regex: "a" }).answer, /^ShardlightError: regex, toolChoice: an answer has one form/);
+});
+
 test("wrong functions, choices and messages are refused in one line", async () => {
   const call = { id: "a", type: "function", function: { name: "f", arguments: "{}" } };
   for (const [params, code, message] of [
@@ -172,7 +190,7 @@ test("wrong functions, choices and messages are refused in one line", async () =
     [{ tools: [{ type: "custom", custom: {} }] }, "unsupported", /^tools\[0\]\.type: "custom"; supported: function$/],
     [{ tools, tool_choice: "some" }, "unsupported", /^tool_choice: "some"; supported: none, auto/],
     [{ tools, tool_choice: { type: "function", function: { name: "g" } } }, "invalid", /"g" is not among the tools: get_weather$/],
-    [{ tools, tool_choice: "required" }, "unsupported", /^tool_choice: "required"; supported: none, auto$/],
+    [{ tools: [{ type: "function", function: { name: "f", parameters: { type: "objekt" } } }], tool_choice: "required" }, "invalid", /^schema: .*objekt/],
     [{ tool_choice: "auto" }, "invalid", /^tool_choice: there are no tools to choose from$/],
     [{ messages: [...asked, { role: "tool", content: "x", tool_call_id: "a" }] }, "invalid", /^messages\[1\]: tool_call_id "a" is of no call before it$/],
     [{ messages: [...asked, { role: "assistant", tool_calls: [{ ...call, id: 3 }] }] }, "invalid", /^messages\[1\]\.tool_calls\[0\]\.id: expected text, found a number$/],

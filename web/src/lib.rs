@@ -31,7 +31,7 @@ use shardlight::session::{Event, ExpertStatistics, Logprobs, Phase, Pooling, Ses
 use shardlight::tokenizer::Tokenizer;
 use shardlight::weights::ModelFiles;
 use shardlight::{Error, Result};
-use shardlight_tools::{Format, Request, Tools};
+use shardlight_tools::{Format, Request, ToolChoice, Tools};
 use wasm_bindgen::prelude::*;
 
 use constraint::{Form, TokenLogprobs};
@@ -210,7 +210,7 @@ impl WebSession {
         on_token: Option<Function>,
         constraint: Option<Form>,
     ) -> Result<JsValue, Failure> {
-        let tools = options.tools()?;
+        let (tools, choice) = options.tools()?.unzip();
         let messages = match prompt {
             Prompt::Text(text) if !options.raw => {
                 Prompt::Messages(vec![Message::new("user", &text)])
@@ -221,7 +221,8 @@ impl WebSession {
             Prompt::Text(text) => (tokenizer(session)?.encode(&text, true, true)?, None),
             Prompt::Messages(messages) => render(session, &messages, tools.as_ref())?,
         };
-        let mut calls = Calls::new(form.zip(tools.as_ref()), &options, &tokens);
+        let demanded = choice.is_some_and(|choice| choice != ToolChoice::Auto);
+        let mut calls = Calls::new(form.zip(tools.as_ref()), &options, demanded, &tokens);
         let mut timings = Timings {
             load_ms: self.load_ms,
             ..Timings::default()
@@ -334,6 +335,24 @@ impl WebSession {
     /// For a model without a tokenizer.
     pub fn words(&self) -> Result<js_sys::Array, Failure> {
         self.with(|session| Ok(constraint::words(tokenizer(session)?)))
+    }
+
+    /// The JSON schema of the call that `options` of `generate` demand (`toolChoice`), if they do.
+    ///
+    /// # Errors
+    ///
+    /// As `generate`, for `tools` and `toolChoice`.
+    #[wasm_bindgen(js_name = callSchema)]
+    pub fn call_schema(&self, options: JsValue) -> Result<Option<String>, Failure> {
+        let options: Generate = options_from_js(&options)?;
+        self.with(|session| {
+            let Some((tools, choice)) = options.tools()? else {
+                return Ok(None);
+            };
+            let (_, format) = render(session, &[Message::new("user", "")], Some(&tools))?;
+            let schema = format.and_then(|format| tools.schema(&choice, format.arguments));
+            Ok(schema.map(|schema| schema.to_string()))
+        })
     }
 
     /// `heard(what, value)` is told when an answer finds that a device was `lost` (why, in words), and when it goes on, the device

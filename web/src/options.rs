@@ -122,7 +122,7 @@ pub struct Generate {
 
 impl Generate {
     /// The functions that are offered.
-    pub fn tools(&self) -> Result<Option<Tools>> {
+    pub fn tools(&self) -> Result<Option<(Tools, ToolChoice)>> {
         let Some(list) = &self.tools else {
             let reason = "tool_choice: there are no tools to choose from";
             return match self.tool_choice {
@@ -135,15 +135,10 @@ impl Generate {
             return Err(Error::Invalid(reason.into()));
         }
         let tools = Tools::new(list)?;
-        match ToolChoice::new(&self.tool_choice, &tools)? {
-            ToolChoice::None => Ok(None),
-            ToolChoice::Auto => Ok(Some(tools)),
-            // Here an answer is to be held to `Tools::schema` of the choice.
-            ToolChoice::Required | ToolChoice::Function(_) => Err(Error::Unsupported {
-                what: format!("tool_choice: {}", self.tool_choice),
-                supported: "none, auto".into(),
-            }),
-        }
+        Ok(match ToolChoice::new(&self.tool_choice, &tools)? {
+            ToolChoice::None => None,
+            choice => Some((tools, choice)),
+        })
     }
 
     /// The core's options, for calls in this form; without a seed each answer differs.

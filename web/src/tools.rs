@@ -17,13 +17,18 @@ pub struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
-    /// For the answer to the prompt `tokens`.
+    /// For the answer to the prompt `tokens`, which is a call and nothing else if that is `demanded`.
     pub fn new(
         offered: Option<(&'static Format, &'a Tools)>,
         options: &Generate,
+        demanded: bool,
         tokens: &[u32],
     ) -> Self {
         let parser = offered.map(|(form, tools)| ToolCalls::new(form, tools, tokens));
+        let parser = match demanded {
+            true => parser.map(ToolCalls::only_calls),
+            false => parser,
+        };
         let parser = match options.parallel_tool_calls {
             Some(false) => parser.map(ToolCalls::first_call),
             _ => parser,

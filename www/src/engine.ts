@@ -63,13 +63,15 @@ function free(engine: Engine): void {
 }
 
 /** The form of an answer, compiled for the model's tokens. */
-async function constraint(engine: Engine, { kind, text, module }: Form) {
+async function constraint(engine: Engine, { kind, text, module }: Form, options: unknown) {
+  const schema = kind === "calls" ? theModel(engine).callSchema(options) : undefined;
+  if (kind === "calls" && schema === undefined) return undefined;
   if (!engine.tokens) {
     const [bytes, ends, eos] = theModel(engine).words() as [Uint8Array, Uint32Array, Uint32Array];
     await initGrammar({ module_or_path: module });
     engine.tokens = new Tokens(bytes, ends, eos);
   }
-  return engine.tokens.compile(kind, text);
+  return schema === undefined ? engine.tokens.compile(kind, text) : engine.tokens.compile("schema", schema);
 }
 
 async function initial(module: WebAssembly.Module): Promise<WebAssembly.Memory> {
@@ -254,7 +256,7 @@ async function handle(engine: Engine, request: Request): Promise<void> {
         if (due) last = now;
         reply({ type: "token", piece: { text, id, ...more, ...(due && { stats: model.stats() as Stats }) } });
       };
-      const form = request.form && (await constraint(engine, request.form));
+      const form = request.form && (await constraint(engine, request.form, request.options));
       try {
         const answer = (await model.generate(request.prompt, request.options, onToken, form)) as Answer;
         reply({ type: "answer", answer });

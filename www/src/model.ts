@@ -75,7 +75,9 @@ export class Model extends EventTarget {
   ): Promise<Answer> {
     signal?.throwIfAborted();
     checkPrompt(prompt);
-    const wanted = form({ schema, regex, grammar });
+    const { toolChoice } = options;
+    const calls = toolChoice === "required" || (typeof toolChoice === "object" && toolChoice !== null) || undefined;
+    const wanted = form({ schema, regex, grammar, calls });
     if (this.#closed) throw closed();
     if (this.#answering) throw new ShardlightError("busy", "an answer is being written; cancel it first");
     this.#answering = true;
@@ -214,12 +216,13 @@ function checkPrompt(prompt: unknown): void {
 }
 
 /** The form that an answer shall have, if any. */
-function form(asked: Pick<GenerateOptions, Form["kind"]>): Omit<Form, "module"> | undefined {
+function form(asked: Pick<GenerateOptions, "schema" | "regex" | "grammar"> & { calls: true | undefined }): Omit<Form, "module"> | undefined {
   const given = (Object.keys(asked) as Form["kind"][]).filter((kind) => asked[kind] !== undefined && asked[kind] !== false);
   const [kind] = given;
   if (!kind) return undefined;
-  const invalid = (what: string) => new ShardlightError("invalid", `${given.join(", ")}: ${what}`);
+  const invalid = (what: string) => new ShardlightError("invalid", `${given.join(", ").replace("calls", "toolChoice")}: ${what}`);
   if (given.length > 1) throw invalid("an answer has one form; leave the others out");
+  if (kind === "calls") return { kind, text: "" };
   const value = asked[kind];
   if (kind !== "schema") {
     if (typeof value !== "string") throw invalid(`expected text, found ${typeof value}`);

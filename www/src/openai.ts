@@ -35,7 +35,7 @@ interface Params {
   top_logprobs?: number | null;
   /** Functions that the model may call. */
   tools?: { type: string; function?: { name: string; description?: string; parameters?: Record<string, unknown>; strict?: boolean | null } }[];
-  /** `auto`, the default, or `none`. */
+  /** `auto` is the default. */
   tool_choice?: string | { type: string; function?: { name: string } };
   /** `false`: the answer ends with its first call. */
   parallel_tool_calls?: boolean;

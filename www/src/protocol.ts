@@ -176,7 +176,7 @@ export interface GenerateOptions {
   stop?: string[];
   /** Functions that the model may call: `toolCalls` of the pieces and the answer has the calls, which are not in the text. */
   tools?: Tool[];
-  /** `auto`, the default, or `none`. */
+  /** `auto` is the default. A call that must come takes `grammar.wasm`, as `schema` does; the answer is that call. */
   toolChoice?: ToolChoice;
   /** `false`: the answer ends with its first call. */
   parallelToolCalls?: boolean;
@@ -215,7 +215,8 @@ export interface TokenLogprobs extends TokenLogprob {
  * @internal
  */
 export interface Form {
-  kind: "schema" | "regex" | "grammar";
+  /** `calls`: one of the functions that are offered; what that looks like the model's template says. */
+  kind: "schema" | "regex" | "grammar" | "calls";
   text: string;
   module: WebAssembly.Module;
 }
@@ -481,7 +482,7 @@ export type Request =
   | { type: "detokenize"; id: number; tokens: number[] }
   | { type: "logits"; id: number; tokens: number[] }
   | { type: "embed"; id: number; input: string | number[]; options: Required<EmbedOptions> }
-  | { type: "generate"; prompt: string | Message[]; options: Omit<GenerateOptions, "signal" | Form["kind"]>; form?: Form | undefined }
+  | { type: "generate"; prompt: string | Message[]; options: Omit<GenerateOptions, "signal" | "schema" | "regex" | "grammar">; form?: Form | undefined }
   | { type: "cancel" }
   | { type: "reset" };
 

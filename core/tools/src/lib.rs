@@ -108,7 +108,7 @@ impl Tools {
     /// A JSON schema of the calls that `choice` demands, written `{name, KEY}` where `arguments` is the
     /// KEY of a [`Format`]; `None` where nothing is demanded.
     ///
-    /// References (`$ref`) in the functions' own schemas go to where these lie in this one.
+    /// References (`$ref`) in the functions' own schemas go to where these lie in this one. `x-guidance` is llguidance's.
     pub fn schema(&self, choice: &ToolChoice, arguments: &str) -> Option<Value> {
         let wanted = |tool: &&Tool| match choice {
             ToolChoice::None | ToolChoice::Auto => false,
@@ -126,17 +126,21 @@ impl Tools {
                 "additionalProperties": false,
             })
         };
-        match found[..] {
-            [] => None,
-            [tool] => Some(call(tool, "#")),
+        let mut schema = match found[..] {
+            [] => return None,
+            [tool] => call(tool, "#"),
             _ => {
                 let calls = found.iter().enumerate();
                 let calls: Vec<Value> = calls
                     .map(|(i, tool)| call(tool, &format!("#/anyOf/{i}")))
                     .collect();
-                Some(json!({"anyOf": calls}))
+                json!({"anyOf": calls})
             }
-        }
+        };
+        // As Python's json.dumps: what models have seen most, and no room for white space without end.
+        schema["x-guidance"] =
+            json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
+        Some(schema)
     }
 
     /// What templates are given.

@@ -7,14 +7,16 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use serde_json::json;
 use shardlight::chat::Message;
+use shardlight::constraint::Form;
 use shardlight::session::{GenerateOptions, Logprobs, Session, StopReason};
-use shardlight_tools::{Part, ToolCall, ToolCalls, Tools};
+use shardlight_tools::{Part, ToolCall, ToolCalls, ToolChoice, Tools};
 
 use crate::answer::{self, Answer, ms};
 use crate::cli::Run;
 use crate::commands::batch;
 use crate::exit::{Stop, usage};
 use crate::experts;
+use crate::form;
 use crate::job;
 use crate::load::{self, Loaded};
 use crate::out::Out;
@@ -36,9 +38,9 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
             "the prompt is empty; give one as an argument or on standard input",
         ));
     }
-    let tools = args.tools.as_deref().map(read_tools).transpose()?;
+    let (tools, choice) = offered(args)?;
     let mut loaded = load::load(&args.model, ui)?;
-    let (tokens, form) = if args.raw {
+    let (tokens, format) = if args.raw {
         (prompt::raw(&loaded.session, &text)?, None)
     } else {
         let messages = prompt::begin(args.talk.system.as_deref())
@@ -47,20 +49,37 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
             .collect::<Vec<_>>();
         prompt::with_tools(&loaded.session, &messages, tools.as_ref())?
     };
+    // A call that must come is JSON and nothing else.
+    let call = format
+        .zip(tools.as_ref())
+        .and_then(|(format, tools)| tools.schema(&choice, format.arguments));
+    let parser = format
+        .zip(tools.as_ref())
+        .map(|(format, tools)| ToolCalls::new(format, tools, &tokens));
     let mut calls = Calls {
-        parser: form
-            .zip(tools.as_ref())
-            .map(|(form, tools)| ToolCalls::new(form, tools, &tokens)),
+        parser: match call {
+            Some(_) => parser.map(ToolCalls::only_calls),
+            None => parser,
+        },
         said: String::new(),
         made: Vec::new(),
     };
     let options = GenerateOptions {
-        show: form
+        show: format
             .into_iter()
-            .flat_map(|form| form.marks().map(str::to_owned))
+            .flat_map(|format| format.marks().map(str::to_owned))
             .collect(),
         logprobs: args.logprobs.map(usize::from),
-        ..answer::options(&args.talk, args.talk.form.compile(&loaded.session)?)
+        ..answer::options(
+            &args.talk,
+            match call {
+                Some(call) => Some(form::constraint(
+                    &loaded.session,
+                    &Form::JsonSchema(call.to_string()),
+                )?),
+                None => args.talk.form.compile(&loaded.session)?,
+            },
+        )
     };
     let mut out = Out::new();
     let json = args.format.json;
@@ -131,6 +150,22 @@ impl Calls<'_> {
         self.said.push_str(&said);
         said
     }
+}
+
+/// The functions that are offered, and whether they are to be called.
+fn offered(args: &Run) -> anyhow::Result<(Option<Tools>, ToolChoice)> {
+    let Some(file) = &args.tools else {
+        return Ok((None, ToolChoice::None));
+    };
+    let tools = read_tools(file)?;
+    let choice = match args.tool_choice.as_deref() {
+        None => serde_json::Value::Null,
+        Some(word @ ("auto" | "none" | "required")) => word.into(),
+        Some(name) => json!({ "type": "function", "function": { "name": name } }),
+    };
+    let choice =
+        ToolChoice::new(&choice, &tools).map_err(|e| usage(format!("--tool-choice: {e}")))?;
+    Ok(((choice != ToolChoice::None).then_some(tools), choice))
 }
 
 /// The functions of `--tools`.

@@ -48,6 +48,52 @@ fn calls_are_printed_behind_what_is_said() {
 }
 
 #[test]
+fn a_call_that_is_demanded_comes() {
+    let two = TOOLS.trim_end_matches(']').to_owned()
+        + r#", {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}, "additionalProperties": false}}}]"#;
+    for (choice, names) in [
+        ("required", &["get_weather", "now"][..]),
+        ("now", &["now"]),
+        ("get_weather", &["get_weather"]),
+    ] {
+        let object = json(
+            &run(
+                &two,
+                &["--json", "-n", "200", "--tool-choice", choice, "Hello"],
+            )
+            .ok(),
+        );
+        let calls = object["tool_calls"].as_array().expect("a list");
+        assert_eq!(
+            (calls.len(), &object["text"]),
+            (1, &serde_json::json!("")),
+            "{choice}: {object}"
+        );
+        let function = &calls[0]["function"];
+        assert!(
+            names.contains(&function["name"].as_str().expect("a name")),
+            "{object}"
+        );
+        let arguments = function["arguments"].as_str().expect("JSON");
+        let arguments: serde_json::Value = serde_json::from_str(arguments).expect("JSON");
+        assert_eq!(
+            arguments.get("city").is_some(),
+            function["name"] == "get_weather"
+        );
+    }
+    let none = json(&run(TOOLS, &["--json", "--tool-choice", "none", "Weather?"]).ok());
+    assert_eq!(none.get("tool_calls"), None);
+    let end = run(TOOLS, &["--tool-choice", "later", "Weather?"]);
+    assert_eq!(end.code, Some(2));
+    assert!(
+        end.stderr.contains("--tool-choice: ")
+            && end.stderr.contains("later")
+            && end.stderr.lines().count() == 1,
+        "{end:?}"
+    );
+}
+
+#[test]
 fn a_call_that_is_cut_or_of_another_function_is_text() {
     let object = json(&run(TOOLS, &["--json", "-n", "8", "Weather?"]).ok());
     assert_eq!(
