@@ -190,7 +190,7 @@ test("wrong functions, choices and messages are refused in one line", async () =
     [{ tools: [{ type: "custom", custom: {} }] }, "unsupported", /^tools\[0\]\.type: "custom"; supported: function$/],
     [{ tools, tool_choice: "some" }, "unsupported", /^tool_choice: "some"; supported: none, auto/],
     [{ tools, tool_choice: { type: "function", function: { name: "g" } } }, "invalid", /"g" is not among the tools: get_weather$/],
-    [{ tools: [{ type: "function", function: { name: "f", parameters: { type: "objekt" } } }], tool_choice: "required" }, "invalid", /^schema: .*objekt/],
+    [{ tools: [{ type: "function", function: { name: "f", parameters: { type: "object", properties: { a: { type: "objekt" } } } } }], tool_choice: "required" }, "invalid", /^schema: .*objekt/],
     [{ tool_choice: "auto" }, "invalid", /^tool_choice: there are no tools to choose from$/],
     [{ messages: [...asked, { role: "tool", content: "x", tool_call_id: "a" }] }, "invalid", /^messages\[1\]: tool_call_id "a" is of no call before it$/],
     [{ messages: [...asked, { role: "assistant", tool_calls: [{ ...call, id: 3 }] }] }, "invalid", /^messages\[1\]\.tool_calls\[0\]\.id: expected text, found a number$/],
