@@ -67,7 +67,7 @@ test("a report has medians, and ratios above 1 where we are ahead", () => {
   assert.match(lines[3], /not measured/);
   const folder = mkdtempSync(join(tmpdir(), "shardlight-bench-"));
   try {
-    const path = join(folder, "benchmarks.md");
+    const path = join(folder, "README.md");
     const hardware = { cpu: "a CPU", threads: 2, memoryGiB: 4, system: "linux x64" };
     const text = markdown({ hardware, versions: { node: "20" }, settings: "1 run", ratios: [fast] }, "node bench.mjs");
     writeFileSync(path, "before\n<!-- tests/bench/web: begin -->\nold\n<!-- tests/bench/web: end -->\nafter\n");

@@ -20,7 +20,7 @@ const HELP = `node bench.mjs [options]
   --only NAME     only what has NAME in its name: "wllama", "2 threads", "matmul"; \`--only list\` lists them
   --size SIZE     operators: full or small (full)
   --json          the result as JSON on standard output
-  --write         the table into docs/benchmarks.md
+  --write         the table into README.md
 
 Needs \`npm ci\` in tests/web and tests/bench/web, and \`npm run build\` in www; \`cargo xtest tools\` does the first two.`;
 
@@ -169,7 +169,7 @@ async function main() {
   const open = told.ratios.filter(({ ratio, goal }) => goal !== null && !(ratio >= goal));
   console.error(`${told.ratios.length} ratios, ${open.length} below their goal`);
   if (chosen.write) {
-    const path = join(root, "docs/benchmarks.md");
+    const path = join(root, "README.md");
     report.write(path, report.markdown(told, `node ${relative(root, here)}/bench.mjs --write`));
     console.error(`${relative(root, path)}: written`);
   }

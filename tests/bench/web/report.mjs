@@ -1,4 +1,4 @@
-// Ratios of medians, as a table for the terminal, as Markdown in docs/benchmarks.md, and as JSON.
+// Ratios of medians, as a table for the terminal, as Markdown in README.md, and as JSON.
 
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
