@@ -17,12 +17,14 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod plan;
+pub mod profile;
 pub mod recording;
 pub mod sampler;
 pub mod session;
 pub mod shard;
 pub mod tensor;
 pub mod tokenizer;
+pub mod trace;
 pub mod weights;
 
 pub use dtype::DType;

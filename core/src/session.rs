@@ -2,6 +2,7 @@
 
 mod choose;
 mod embed;
+mod profile;
 mod ranks;
 mod recovery;
 mod statistics;
@@ -17,12 +18,14 @@ use crate::device::{Device, DeviceInfo, MemoryUse};
 use crate::expert_cache::ExpertCacheUse;
 use crate::kv_cache::KvDType;
 use crate::models::ModelConfig;
+use crate::profile::{Profile, Profiling, Stage};
 use crate::sampler::Sampling;
 use crate::tokenizer::Tokenizer;
 use crate::weights::ModelFiles;
 use crate::{Error, Result};
 pub use choose::Logprobs;
 pub use embed::Pooling;
+use profile::Profiler;
 use ranks::Ranks;
 pub use ranks::ShardInfo;
 use recovery::Answering;
@@ -103,6 +106,8 @@ pub struct GenerateOptions {
     /// Control tokens whose texts are part of the answer, as those around calls of functions; others
     /// leave no text.
     pub show: Vec<String>,
+    /// Measures what each kernel takes, which slows the answer down.
+    pub profile: Option<Profiling>,
 }
 
 impl Default for GenerateOptions {
@@ -114,6 +119,7 @@ impl Default for GenerateOptions {
             constraint: None,
             logprobs: None,
             show: Vec::new(),
+            profile: None,
         }
     }
 }
@@ -200,6 +206,8 @@ pub struct Generated {
     pub text: String,
     /// Why it ended.
     pub stop: StopReason,
+    /// What its kernels took, with [`GenerateOptions::profile`].
+    pub profile: Option<Profile>,
 }
 
 /// A model on its ranks' devices, and one conversation with it.
@@ -212,6 +220,7 @@ pub struct Session {
     /// What weights are read from, again when a device was lost.
     files: ModelFiles,
     options: SessionOptions,
+    profiler: Option<Profiler>,
 }
 
 /// What of a device's memory a session takes.
@@ -261,6 +270,7 @@ impl Session {
             past: Vec::new(),
             files,
             options,
+            profiler: None,
         })
     }
 
@@ -350,7 +360,7 @@ impl Session {
     /// [`Error::ContextExceeded`] when the prompt does not fit, [`Error::Invalid`] for an empty
     /// prompt or an unknown token, [`Error::Numeric`] for logits that are not numbers (the cache
     /// is then forgotten), [`Error::DeviceLost`] when that happens too often within an answer, or the device or the model's files
-    /// are not there again: the next call tries once more.
+    /// are not there again: the next call tries once more. [`Error::Device`] when a device cannot be measured.
     pub async fn generate(
         &mut self,
         tokens: &[u32],
@@ -358,7 +368,12 @@ impl Session {
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated> {
         options.sampling.check()?;
+        self.begin_profile(options)?;
         let mut result = self.answer(tokens, options, on_event).await;
+        let profile = self.end_profile()?;
+        if let Ok(generated) = &mut result {
+            generated.profile = profile;
+        }
         if let Err(Error::Numeric(_)) = &result
             && let Some(error) = self.unrouted().await?
         {
@@ -468,6 +483,7 @@ impl Session {
             end,
             text: text.into_text(),
             stop,
+            profile: None,
         })
     }
 
@@ -517,8 +533,10 @@ impl Session {
             }
             let n = self.ranks.chunk().min(total - done);
             let chunk = &prompt[done..done + n];
+            let begin = self.begin_step();
             self.ranks.prefill(chunk, done, done + n == total).await?;
             self.past.extend_from_slice(chunk);
+            self.end_step(Stage::Prefill, begin, n).await?;
             if self.tell_experts(on_event).is_break() {
                 return Ok(ControlFlow::Break(()));
             }

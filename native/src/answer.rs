@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use shardlight::constraint::Constraint;
+use shardlight::profile::Profile;
 use shardlight::sampler::Sampling;
 use shardlight::session::{Event, GenerateOptions, Logprobs, Session, StopReason};
 
@@ -43,6 +44,7 @@ pub struct Answer {
     pub tokens: Vec<u32>,
     pub logprobs: Vec<Logprobs>,
     pub stop: StopReason,
+    pub profile: Option<Profile>,
     pub times: Times,
 }
 
@@ -155,6 +157,7 @@ pub fn generate(
         tokens: generated.tokens,
         logprobs: generated.logprobs,
         stop: generated.stop,
+        profile: generated.profile,
         times,
     })
 }

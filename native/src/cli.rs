@@ -96,6 +96,9 @@ pub struct Run {
         conflicts_with = "FormArgs"
     )]
     pub tool_choice: Option<String>,
+    /// Measure each kernel: a table on standard error, and a timeline for ui.perfetto.dev in FILE. The answer takes longer.
+    #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
+    pub profile: Option<PathBuf>,
     #[command(flatten)]
     pub format: Format,
     #[command(flatten)]
@@ -181,6 +184,10 @@ pub struct Bench {
     /// decode reaches [default SIZE: 1GiB].
     #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "1GiB")]
     pub limits: Option<ByteSize>,
+    /// Measure each kernel, in one more run of each test: a table on standard error, and a timeline for ui.perfetto.dev in
+    /// FILE.
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
     #[command(flatten)]
     pub format: Format,
     #[command(flatten)]

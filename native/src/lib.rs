@@ -17,6 +17,7 @@ mod models;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 mod out;
+mod profile;
 mod prompt;
 mod source;
 mod ui;

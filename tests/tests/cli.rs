@@ -8,6 +8,8 @@ mod form;
 mod op;
 #[path = "cli/plan.rs"]
 mod plan;
+#[path = "cli/profile.rs"]
+mod profile;
 #[path = "cli/program.rs"]
 mod program;
 #[path = "cli/shards.rs"]

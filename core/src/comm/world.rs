@@ -1,12 +1,13 @@
 //! The ranks that a process steps.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::counted::{Counted, words};
 use super::lower::{self, CountedRows, Staged, Step};
 use super::{Communicator, LocalComm, Part, Placement, Traffic};
 use crate::device::{Buffer, Device, DeviceKind, Prepared};
+use crate::profile::{Clock, HostWork, Measured};
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -20,6 +21,8 @@ pub struct World {
     devices: Vec<Rc<dyn Device>>,
     communicator: Rc<dyn Communicator>,
     traffic: RefCell<Traffic>,
+    clock: Cell<Option<Clock>>,
+    host: RefCell<Vec<HostWork>>,
 }
 
 /// A step of all ranks, made ready. It can be run any number of times.
@@ -46,6 +49,8 @@ impl World {
             devices: vec![device],
             communicator: Rc::new(LocalComm),
             traffic: RefCell::default(),
+            clock: Cell::new(None),
+            host: RefCell::default(),
         }
     }
 
@@ -80,6 +85,8 @@ impl World {
             devices,
             communicator,
             traffic: RefCell::default(),
+            clock: Cell::new(None),
+            host: RefCell::default(),
         })
     }
 
@@ -130,6 +137,51 @@ impl World {
     /// What collectives have sent so far.
     pub fn traffic(&self) -> Traffic {
         self.traffic.borrow().clone()
+    }
+
+    /// Measures from now on, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Device::measure`]; none is measured then.
+    pub fn measure(&self, clock: Option<Clock>) -> Result<()> {
+        self.clock.set(clock);
+        self.host.take();
+        for device in &self.devices {
+            if let Err(error) = device.measure(clock) {
+                self.measure(None)?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What each device has measured since this was asked the last time, and what was done between them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Device::measured`].
+    pub async fn measured(&self) -> Result<(Vec<Vec<Measured>>, Vec<HostWork>)> {
+        let mut devices = Vec::with_capacity(self.devices.len());
+        for device in &self.devices {
+            devices.push(device.measured().await?);
+        }
+        Ok((devices, self.host.take()))
+    }
+
+    fn now(&self) -> Option<f64> {
+        self.clock.get().map(|clock| clock())
+    }
+
+    fn note(&self, name: &'static str, begin: Option<f64>, bytes: u64) {
+        if let (Some(begin), Some(now)) = (begin, self.now()) {
+            self.host.borrow_mut().push(HostWork {
+                name,
+                begin,
+                seconds: now - begin,
+                bytes,
+            });
+        }
     }
 
     /// An empty recording for each rank.
@@ -201,7 +253,9 @@ impl World {
                     let (device, prepared) = (&self.devices[*device], &program.prepared[*device]);
                     let ids = read_words(device.as_ref(), prepared, &paged.ids).await?;
                     for round in 0..paged.by.begin(&ids) {
+                        let begin = self.now();
                         paged.by.page(round).await?;
+                        self.note("paging", begin, 0);
                         device.run_segment(prepared, *segment)?;
                     }
                     paged.by.ahead().await?;
@@ -250,7 +304,9 @@ impl World {
                 counts: counts.as_ref(),
             })
             .collect();
+        let begin = self.now();
         let sent = self.communicator.perform(&parts).await?;
+        self.note("communication", begin, sent.iter().sum());
         let mut traffic = self.traffic.borrow_mut();
         for (part, bytes) in parts.iter().zip(sent) {
             traffic.count(&part.collective.kind, bytes);

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::Result;
+use crate::profile::{Clock, Measured};
 use crate::recording::Recording;
 use crate::tensor::{Storage, Tensor};
 use crate::weights::MappedBytes;
@@ -275,6 +276,30 @@ pub trait Device {
             ));
         }
         self.run_segment(prepared, 0)
+    }
+
+    /// Measures each kernel from now on, or no longer; with `clock` unless it has one of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Device`] when it cannot.
+    fn measure(&self, clock: Option<Clock>) -> Result<()> {
+        match clock {
+            None => Ok(()),
+            Some(_) => Err(crate::Error::Device {
+                device: self.info().name.clone(),
+                reason: "its kernels cannot be measured".into(),
+            }),
+        }
+    }
+
+    /// What was measured since this was asked the last time, in the order of the calls.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::DeviceLost`].
+    fn measured(&self) -> LocalFuture<'_, Result<Vec<Measured>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     /// Does it keep what is written? A device that only counts does not, and weights are then not read.

@@ -1,43 +1,37 @@
-//! A timeline in the format that Chrome's tracing page and Perfetto read (Trace Event Format, JSON object).
+//! A plan's timeline as a file.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::simulate::Timeline;
+use crate::trace::{Place, Trace};
 
 /// The timeline with a lane for each rank, hosts as processes; times in microseconds.
 pub fn trace(timeline: &Timeline, ranks_per_host: usize) -> Value {
-    let host = |rank: usize| rank / ranks_per_host.max(1);
-    let mut events = Vec::new();
+    let place = |rank: usize| Place {
+        group: rank / ranks_per_host.max(1),
+        lane: rank,
+    };
+    let mut trace = Trace::default();
     let mut named = None;
     for rank in 0..timeline.lanes.len() {
-        if named != Some(host(rank)) {
-            named = Some(host(rank));
-            let args = json!({ "name": format!("host {}", host(rank)) });
-            events.push(
-                json!({ "name": "process_name", "ph": "M", "pid": host(rank), "args": args }),
-            );
+        let at = place(rank);
+        if named != Some(at.group) {
+            named = Some(at.group);
+            trace.group(at.group, &format!("host {}", at.group));
         }
-        let args = json!({ "name": format!("rank {rank}") });
-        events.push(json!({
-            "name": "thread_name", "ph": "M", "pid": host(rank), "tid": rank, "args": args,
-        }));
+        trace.lane(at, &format!("rank {rank}"));
     }
     for event in &timeline.events {
-        events.push(json!({
-            "name": event.name,
-            "cat": event.kind,
-            "ph": "X",
-            "ts": event.start * 1e6,
-            "dur": event.seconds * 1e6,
-            "pid": host(event.rank),
-            "tid": event.rank,
-        }));
+        let at = place(event.rank);
+        trace.span(at, event.name, event.kind, event.start, event.seconds, None);
     }
-    json!({ "displayTimeUnit": "ns", "traceEvents": events })
+    trace.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::plan::simulate::{Event, Lane};
 

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 
 use super::{Event, GenerateOptions, Logprobs, Session, StopReason};
 use crate::constraint::Matcher;
+use crate::profile::Stage;
 use crate::sampler::Sampler;
 use crate::{Error, Result};
 
@@ -197,6 +198,7 @@ impl Session {
                 return Ok(CANCELLED);
             }
         }
+        let (begin, mut computed) = (self.begin_step(), 0);
         for id in &made[self.past.len() - prompt.len()..] {
             if answer.device_picks {
                 if again {
@@ -207,6 +209,7 @@ impl Session {
                 self.ranks.decode(*id, self.past.len()).await?;
             }
             self.past.push(*id);
+            computed += 1;
             let done = self.past.len();
             if again && on_event(Event::Replay { done, total: all }).is_break() {
                 return Ok(CANCELLED);
@@ -219,6 +222,7 @@ impl Session {
         } else {
             self.read_next().await?
         };
+        self.end_step(Stage::Decode, begin, computed).await?;
         Ok(ControlFlow::Continue(next))
     }
 }

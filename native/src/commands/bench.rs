@@ -15,6 +15,7 @@ use crate::exit::usage;
 use crate::job;
 use crate::load::{self, Loaded};
 use crate::out::Out;
+use crate::profile;
 use crate::ui::Ui;
 
 /// Speeds of one test over its repetitions, in tokens per second, and what its tokens need, each on average.
@@ -75,6 +76,7 @@ pub fn run(args: &Bench, ui: Ui) -> anyhow::Result<()> {
     files.tokenizer = None;
     let described = files.without_data();
     let mut loaded = load::session(files, &args.model, ui)?;
+    let mut profile = (args.profile.as_deref().map(profile::Output::create)).transpose()?;
     let longest = (args.prompt.iter())
         .chain(args.generate.iter())
         .max()
@@ -91,26 +93,33 @@ pub fn run(args: &Bench, ui: Ui) -> anyhow::Result<()> {
         Some(most) => Some(limits(&loaded, most)?),
         None => None,
     };
-    let total = (args.prompt.len() + args.generate.len()) * (args.reps as usize + 1);
+    let each = args.reps as usize + 1 + usize::from(profile.is_some());
+    let total = (args.prompt.len() + args.generate.len()) * each;
     let bar = ui.steps("measuring", total as u64);
     let kv = args.model.kv.into();
     let mut lines = Vec::new();
     for tokens in args.prompt.iter().map(|n| *n as usize) {
         let needs = pollster::block_on(prefill_needs(&described, kv, tokens))?;
-        let runs = repeat(args.reps, &bar, || prefill(&mut loaded, tokens))?;
+        let test = &mut |profile: &mut Profile| prefill(&mut loaded, tokens, profile);
+        let runs = repeat(args.reps, &bar, &mut profile, test)?;
         lines.push(Line::new(format!("pp{tokens}"), tokens, needs, runs));
     }
     for tokens in args.generate.iter().map(|n| *n as usize) {
         // Behind the one token of the prompt.
         let needs = pollster::block_on(decode_needs(&described, kv, 1, tokens))?;
-        let runs = repeat(args.reps, &bar, || decode(&mut loaded, tokens))?;
+        let test = &mut |profile: &mut Profile| decode(&mut loaded, tokens, profile);
+        let runs = repeat(args.reps, &bar, &mut profile, test)?;
         let mut line = Line::new(format!("tg{tokens}"), tokens, needs, runs);
         let reached = |copied: Copied| 1e11 * line.gb_per_second / copied.bandwidth;
         line.percent_of_copy = limits.map(reached);
         lines.push(line);
     }
     bar.finish_and_clear();
-    print(args, &loaded, limits, &lines)
+    print(args, &loaded, limits, &lines, profile.as_ref())?;
+    match profile {
+        Some(profile) => profile.finish(ui),
+        None => Ok(()),
+    }
 }
 
 /// How fast the device copies.
@@ -129,21 +138,27 @@ fn limits(loaded: &Loaded, most: ByteSize) -> anyhow::Result<Copied> {
     Ok(pollster::block_on(copied)?)
 }
 
-/// The results of `reps` runs, after one that compiles kernels and warms caches.
+/// Where a run's profile goes, if it is measured.
+type Profile = Option<profile::Output>;
+
+/// The results of `reps` runs, after one that compiles kernels and warms caches. Only a last one is measured kernel by kernel.
 fn repeat(
     reps: u32,
     bar: &indicatif::ProgressBar,
-    mut measure: impl FnMut() -> anyhow::Result<f64>,
+    profile: &mut Profile,
+    measure: &mut dyn FnMut(&mut Profile) -> anyhow::Result<f64>,
 ) -> anyhow::Result<Vec<f64>> {
-    measure()?;
-    bar.inc(1);
-    (0..reps)
-        .map(|_| {
-            let speed = measure();
-            bar.inc(1);
-            speed
-        })
-        .collect()
+    let mut run = |profile: &mut Profile| {
+        let speed = measure(profile);
+        bar.inc(1);
+        speed
+    };
+    run(&mut None)?;
+    let speeds = (0..reps).map(|_| run(&mut None)).collect();
+    if profile.is_some() {
+        run(profile)?;
+    }
+    speeds
 }
 
 /// `count` token ids spread over the vocabulary, the same each time.
@@ -161,32 +176,16 @@ fn some_tokens(loaded: &Loaded, count: usize) -> Vec<u32> {
 }
 
 /// Tokens per second of reading `count` tokens, until the first token of an answer is known.
-fn prefill(loaded: &mut Loaded, count: usize) -> anyhow::Result<f64> {
+fn prefill(loaded: &mut Loaded, count: usize, profile: &mut Profile) -> anyhow::Result<f64> {
     let tokens = some_tokens(loaded, count);
     let options = GenerateOptions {
         max_tokens: 1,
+        profile: profile.as_ref().map(profile::Output::profiling),
         ..GenerateOptions::default()
     };
     loaded.session.reset();
+    let at = profile.as_ref().map_or(0.0, profile::Output::now);
     let begin = Instant::now();
-    answer::generate(
-        &mut loaded.session,
-        &tokens,
-        &options,
-        Ui::new(true),
-        &mut |_| Ok(()),
-    )?;
-    Ok(rate(count, begin.elapsed()))
-}
-
-/// Tokens per second of writing `count` tokens, after one that belongs to the prefill.
-fn decode(loaded: &mut Loaded, count: usize) -> anyhow::Result<f64> {
-    let tokens = some_tokens(loaded, 1);
-    let options = GenerateOptions {
-        max_tokens: count + 1,
-        ..GenerateOptions::default()
-    };
-    loaded.session.reset();
     let answer = answer::generate(
         &mut loaded.session,
         &tokens,
@@ -194,7 +193,35 @@ fn decode(loaded: &mut Loaded, count: usize) -> anyhow::Result<f64> {
         Ui::new(true),
         &mut |_| Ok(()),
     )?;
-    Ok(answer.times.decode_rate())
+    let took = begin.elapsed();
+    if let Some(profile) = profile {
+        profile.add(answer.profile, at);
+    }
+    Ok(rate(count, took))
+}
+
+/// Tokens per second of writing `count` tokens, after one that belongs to the prefill.
+fn decode(loaded: &mut Loaded, count: usize, profile: &mut Profile) -> anyhow::Result<f64> {
+    let tokens = some_tokens(loaded, 1);
+    let options = GenerateOptions {
+        max_tokens: count + 1,
+        profile: profile.as_ref().map(profile::Output::profiling),
+        ..GenerateOptions::default()
+    };
+    loaded.session.reset();
+    let at = profile.as_ref().map_or(0.0, profile::Output::now);
+    let answer = answer::generate(
+        &mut loaded.session,
+        &tokens,
+        &options,
+        Ui::new(true),
+        &mut |_| Ok(()),
+    )?;
+    let rate = answer.times.decode_rate();
+    if let Some(profile) = profile {
+        profile.add(answer.profile, at);
+    }
+    Ok(rate)
 }
 
 fn print(
@@ -202,6 +229,7 @@ fn print(
     loaded: &Loaded,
     limits: Option<Copied>,
     lines: &[Line],
+    profile: Option<&profile::Output>,
 ) -> anyhow::Result<()> {
     let device = loaded.device();
     let mut out = Out::new();
@@ -212,13 +240,17 @@ fn print(
                 "copy_gb_per_second": copied.bandwidth / 1e9,
             })
         });
-        out.json(&json!({
+        let mut object = json!({
             "model": args.model.name.model,
             "device": device,
             "load_ms": answer::ms(loaded.load),
             "limits": limits,
             "results": lines,
-        }))?;
+        });
+        if let Some(profile) = profile {
+            object["profile"] = profile.summary();
+        }
+        out.json(&object)?;
         return out.finish();
     }
     out.line(format_args!(

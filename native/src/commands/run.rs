@@ -20,6 +20,7 @@ use crate::form;
 use crate::job;
 use crate::load::{self, Loaded};
 use crate::out::Out;
+use crate::profile;
 use crate::prompt;
 use crate::ui::Ui;
 
@@ -39,6 +40,7 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
         ));
     }
     let (tools, choice) = offered(args)?;
+    let mut profile = (args.profile.as_deref().map(profile::Output::create)).transpose()?;
     let mut loaded = load::load(&args.model, ui)?;
     let (tokens, format) = if args.raw {
         (prompt::raw(&loaded.session, &text)?, None)
@@ -70,6 +72,7 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
             .flat_map(|format| format.marks().map(str::to_owned))
             .collect(),
         logprobs: args.logprobs.map(usize::from),
+        profile: profile.as_ref().map(profile::Output::profiling),
         ..answer::options(
             &args.talk,
             match call {
@@ -83,6 +86,7 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
     };
     let mut out = Out::new();
     let json = args.format.json;
+    let at = profile.as_ref().map_or(0.0, profile::Output::now);
     let mut answer = answer::generate(&mut loaded.session, &tokens, &options, ui, &mut |text| {
         let said = calls.push(text);
         if json { Ok(()) } else { out.stream(&said) }
@@ -92,11 +96,17 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
         out.stream(&said)?;
     }
     answer.text = calls.said;
+    if let Some(profile) = &mut profile {
+        profile.add(answer.profile.take(), at);
+    }
     let made: Vec<_> = calls.made.iter().map(ToolCall::to_json).collect();
     if json {
         let mut object = object(&answer, &loaded);
         if tools.is_some() {
             object["tool_calls"] = made.into();
+        }
+        if let Some(profile) = &profile {
+            object["profile"] = profile.summary();
         }
         out.json(&object)?;
     } else {
@@ -110,6 +120,9 @@ pub fn run(args: &Run, ui: Ui) -> anyhow::Result<()> {
     out.finish()?;
     if !json {
         summary(&answer, &loaded, ui);
+    }
+    if let Some(profile) = profile {
+        profile.finish(ui)?;
     }
     match answer.stop {
         StopReason::Cancelled => Err(Stop::Interrupted.into()),

@@ -14,6 +14,7 @@ use naga_cuda::{BoundsPolicy, Output, SUBGROUP_SIZE};
 use shardlight::device::{
     Buffer, Device, DeviceInfo, Entry, Layout, Ledger, Limits, Prepared, Purpose,
 };
+use shardlight::profile::{Clock, Measured};
 use shardlight::recording::{Dispatch, Recording};
 use shardlight::weights::source::LocalFuture;
 use shardlight::{Error, Result};
@@ -22,6 +23,7 @@ use super::blas::{Blas, Matmul, Plan};
 use super::compile::Compiler;
 use super::prepared::{CudaPrepared, Failed, Shared};
 use super::staging::{Download, Upload};
+use super::timer::Timer;
 use super::tuned::{self, Gpu, Kernels, Memory, Tuned};
 use super::{driver, info, refused, unusable, words};
 
@@ -44,6 +46,8 @@ pub struct CudaDevice {
     lost: RefCell<Option<String>>,
     /// Kernels compiled and found compiled.
     compiled: Cell<(usize, usize)>,
+    /// While calls are measured.
+    timer: RefCell<Option<Timer>>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
 }
@@ -147,6 +151,7 @@ impl CudaDevice {
             staging: RefCell::new((upload, download)),
             lost: RefCell::new(None),
             compiled: Cell::new((0, 0)),
+            timer: RefCell::new(None),
             stream,
             context,
         })
@@ -553,6 +558,21 @@ impl Device for CudaDevice {
         })
     }
 
+    fn measure(&self, clock: Option<Clock>) -> Result<()> {
+        self.timer.replace(clock.map(|_| Timer::default()));
+        Ok(())
+    }
+
+    fn measured(&self) -> LocalFuture<'_, Result<Vec<Measured>>> {
+        Box::pin(async {
+            self.check()?;
+            match &mut *self.timer.borrow_mut() {
+                Some(timer) => timer.take().map_err(|e| self.lose(e)),
+                None => Ok(Vec::new()),
+            }
+        })
+    }
+
     fn as_any(&self) -> Option<&dyn Any> {
         Some(self)
     }
@@ -562,7 +582,11 @@ impl Device for CudaDevice {
         let prepared = prepared.downcast::<CudaPrepared>();
         let prepared =
             prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
-        prepared.run(&self.stream, segment).map_err(|e| match e {
+        let run = match &mut *self.timer.borrow_mut() {
+            Some(timer) => prepared.run_timed(&self.stream, segment, timer),
+            None => prepared.run(&self.stream, segment),
+        };
+        run.map_err(|e| match e {
             Failed::Driver(e) => self.lose(e),
             Failed::Product(reason) => self.error(reason),
         })

@@ -10,6 +10,7 @@ mod library;
 pub mod nccl;
 mod prepared;
 mod staging;
+mod timer;
 pub mod tuned;
 
 use std::rc::Rc;

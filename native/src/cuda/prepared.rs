@@ -13,6 +13,7 @@ use shardlight::recording::{Dispatch, PackedArgs, Recording, resolve};
 
 use super::blas::{Addresses, Blas, Matmul, Place, Plan};
 use super::device::{Compiled, CudaDevice, Step};
+use super::timer::Timer;
 use super::tuned::Memory;
 
 /// Bytes between the uniform arguments of two dispatches.
@@ -28,6 +29,8 @@ pub struct CudaPrepared {
 
 struct Segment {
     launches: Range<usize>,
+    /// Its calls, and which of the launches are theirs.
+    calls: Vec<(Rc<Dispatch>, Range<usize>)>,
     replay: RefCell<Replay>,
 }
 
@@ -128,6 +131,24 @@ impl CudaPrepared {
                 }
             }
         }
+    }
+}
+
+impl CudaPrepared {
+    /// Queues a segment, call by call.
+    pub(super) fn run_timed(
+        &self,
+        stream: &Arc<CudaStream>,
+        segment: usize,
+        timer: &mut Timer,
+    ) -> Result<(), Failed> {
+        for (dispatch, launches) in &self.segments[segment].calls {
+            let launches = &self.launches[launches.clone()];
+            timer.around(stream, dispatch, || {
+                launches.iter().try_for_each(|launch| launch.queue(stream))
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -239,8 +260,13 @@ impl CudaDevice {
         let segment = |segment: Vec<&Dispatch>| {
             let start = end;
             end += segment.len();
+            let call = |(i, dispatch): (usize, &Dispatch)| {
+                let launches = starts[start + i]..starts[start + i + 1];
+                (Rc::new(dispatch.clone()), launches)
+            };
             Segment {
                 launches: starts[start]..starts[end],
+                calls: segment.into_iter().enumerate().map(call).collect(),
                 replay: RefCell::new(Replay::Never),
             }
         };

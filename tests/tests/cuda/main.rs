@@ -22,6 +22,7 @@ use shardlight::builtin;
 use shardlight::comm::{Mesh, Sharding};
 use shardlight::device::{Device, DeviceKind, Layout, Limits, register};
 use shardlight::kernels::{Case, KERNELS, Kernel};
+use shardlight::profile::Profiling;
 use shardlight::session::{Event, GenerateOptions, Session, SessionOptions};
 use shardlight::weights::{BytesSource, ModelFiles};
 use shardlight_cli::cuda::tuned::{self, Gpu, Tuned};
@@ -393,6 +394,45 @@ fn a_decode_step_replays_a_graph_and_allocates_nothing() {
     );
     assert_eq!((allocations, graphs), (0, 1));
     assert!(launches <= 5 * layers + 5, "{launches} kernels");
+}
+
+#[test]
+fn calls_are_measured_one_by_one_and_answers_stay_the_same() {
+    if !there() {
+        return;
+    }
+    let mut session = session(builtin::TINY_NAME, &["cuda"], Mesh::default());
+    let prompt = prompt(&session);
+    let mut answer = |spans: Option<usize>| {
+        let options = GenerateOptions {
+            max_tokens: 8,
+            profile: spans.map(|spans| Profiling {
+                clock: || 0.0,
+                spans,
+            }),
+            ..GenerateOptions::default()
+        };
+        session.reset();
+        let quiet = &mut |_: Event<'_>| ControlFlow::Continue(());
+        block_on(session.generate(&prompt, &options, quiet)).unwrap_or_else(|e| panic!("{e}"))
+    };
+    // Graphs are there before, and are used again behind.
+    let plain = answer(None);
+    let mut measured = answer(Some(usize::MAX));
+    let profile = measured.profile.take().expect("a profile");
+    assert_eq!(measured, plain);
+    assert_eq!(answer(None), plain);
+    let attention = profile.kernels.iter().filter(|k| k.kernel == "attention");
+    let calls: u64 = attention.map(|k| k.calls).sum();
+    assert_eq!(calls, 8 * session.config().num_hidden_layers as u64);
+    let taken: f64 = profile.kernels.iter().map(|k| k.seconds).sum();
+    assert!(
+        taken > 0.0 && profile.spans.iter().all(|s| s.seconds >= 0.0),
+        "{taken}"
+    );
+    // The clock stands still here, so each step begins at 0.
+    let steps = profile.spans.iter().filter(|s| s.begin == 0.0).count();
+    assert_eq!(steps, 1 + 8);
 }
 
 #[test]

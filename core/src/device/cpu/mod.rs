@@ -16,7 +16,9 @@ mod scratch;
 mod simd;
 mod strided;
 
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::rc::Rc;
 
 pub use attention::attention;
 pub use gated_mlp::gated_mlp;
@@ -28,6 +30,7 @@ pub use strided::gemm;
 
 use super::{Buffer, Device, DeviceInfo, DeviceKind, Layout, Ledger, Limits, Prepared, Purpose};
 use crate::kernels::{Access, Kernel};
+use crate::profile::{Clock, Measured};
 use crate::recording::{Dispatch, Recording, ScratchPlan, resolve};
 use crate::weights::MappedBytes;
 use crate::weights::source::LocalFuture;
@@ -39,11 +42,13 @@ pub struct CpuDevice {
     info: DeviceInfo,
     limits: Limits,
     ledger: Ledger,
+    clock: Cell<Option<Clock>>,
+    measured: RefCell<Vec<Measured>>,
 }
 
 /// A recording whose scratch memory is allocated; every run walks a segment's list again.
 struct CpuPrepared {
-    segments: Vec<Vec<Dispatch>>,
+    segments: Vec<Vec<Rc<Dispatch>>>,
     plan: ScratchPlan,
     pool: Vec<Buffer>,
 }
@@ -72,6 +77,8 @@ impl CpuDevice {
                 packed_dot: false,
             },
             ledger: Ledger::default(),
+            clock: Cell::new(None),
+            measured: RefCell::default(),
         }
     }
 
@@ -169,8 +176,8 @@ impl Device for CpuDevice {
                 pool.push(self.allocate(*bytes, Purpose::Activations, "scratch")?);
             }
             let scratch = plan.slot.iter().map(|b| pool[*b].clone()).collect();
-            let segments: Vec<Vec<Dispatch>> = (recording.segments().into_iter())
-                .map(|segment| segment.into_iter().cloned().collect())
+            let segments: Vec<Vec<_>> = (recording.segments().into_iter())
+                .map(|segment| segment.into_iter().cloned().map(Rc::new).collect())
                 .collect();
             let count = segments.len();
             let prepared = CpuPrepared {
@@ -187,15 +194,44 @@ impl Device for CpuDevice {
         let prepared = prepared.downcast::<CpuPrepared>();
         let prepared =
             prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
-        let calls: Vec<_> = (prepared.segments[segment].iter())
+        let segment = &prepared.segments[segment];
+        let calls: Vec<_> = (segment.iter())
             .map(|dispatch| prepared.bind(self, dispatch))
             .collect::<Result<_>>()?;
-        parallel::run(|| {
-            for (kernel, dispatch) in &calls {
+        let Some(clock) = self.clock.get() else {
+            parallel::run(|| {
+                for (kernel, dispatch) in &calls {
+                    (kernel.cpu)(dispatch);
+                }
+            });
+            return Ok(());
+        };
+        let times = parallel::run(|| {
+            let timed = |(kernel, dispatch): &(&Kernel, _)| {
+                let begin = clock();
                 (kernel.cpu)(dispatch);
-            }
+                (begin, clock() - begin)
+            };
+            calls.iter().map(timed).collect::<Vec<_>>()
         });
+        let measured = |(dispatch, (begin, seconds)): (&Rc<Dispatch>, _)| Measured {
+            dispatch: Rc::clone(dispatch),
+            begin,
+            seconds,
+        };
+        let times = segment.iter().zip(times).map(measured);
+        self.measured.borrow_mut().extend(times);
         Ok(())
+    }
+
+    fn measure(&self, clock: Option<Clock>) -> Result<()> {
+        self.clock.set(clock);
+        self.measured.take();
+        Ok(())
+    }
+
+    fn measured(&self) -> LocalFuture<'_, Result<Vec<Measured>>> {
+        Box::pin(std::future::ready(Ok(self.measured.take())))
     }
 }
 

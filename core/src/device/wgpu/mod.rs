@@ -4,8 +4,9 @@
 //! its bind groups, so that a run is one command buffer with one compute pass.
 
 mod pipeline;
+mod timer;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +16,12 @@ use futures_channel::oneshot;
 use super::{
     Buffer, Device, DeviceInfo, DeviceKind, Entry, Layout, Ledger, Limits, Prepared, Purpose,
 };
+use crate::profile::{Clock, Measured};
 use crate::recording::Recording;
 use crate::weights::source::LocalFuture;
 use crate::{Error, Result};
 use pipeline::{Compiled, WgpuPrepared};
+use timer::Timer;
 
 /// An adapter that could become a device.
 pub struct Adapter {
@@ -37,6 +40,7 @@ pub struct WgpuDevice {
     limits: Limits,
     ledger: Ledger,
     live: RefCell<Rc<Live>>,
+    measures: Cell<bool>,
 }
 
 /// What is lost when the driver resets.
@@ -47,6 +51,7 @@ struct Live {
     fault: Arc<Mutex<Option<Fault>>>,
     /// Writes of which it is not known that they have been done.
     writes: RefCell<Option<Entry>>,
+    timer: RefCell<Timer>,
 }
 
 /// Why the device cannot go on; set by wgpu's callbacks.
@@ -155,12 +160,14 @@ impl Adapter {
             limits,
             ledger: Ledger::default(),
             live: RefCell::new(Rc::new(live)),
+            measures: Cell::new(false),
         })
     }
 
     async fn live(&self) -> Result<Live> {
         let offered = self.adapter.features();
-        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        let wanted =
+            wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("shardlight"),
             required_features: offered & wanted,
@@ -190,6 +197,7 @@ impl Adapter {
             pipelines: RefCell::default(),
             fault,
             writes: RefCell::default(),
+            timer: RefCell::default(),
         })
     }
 }
@@ -464,9 +472,30 @@ impl Device for WgpuDevice {
             prepared.ok_or_else(|| self.error("the recording was prepared for another device"))?;
         let live = self.live();
         let mut encoder = live.device.create_command_encoder(&Default::default());
-        prepared.encode(segment, &mut encoder);
+        match self.measures.get() {
+            true => {
+                let timer = &mut live.timer.borrow_mut();
+                prepared.encode_timed(segment, &mut encoder, &live.device, timer);
+            }
+            false => prepared.encode(segment, &mut encoder),
+        }
         live.queue.submit([encoder.finish()]);
         Ok(())
+    }
+
+    fn measure(&self, clock: Option<Clock>) -> Result<()> {
+        if clock.is_some() && !self.has_timestamps() {
+            return Err(
+                self.error("it has no timestamp queries, so its kernels cannot be measured")
+            );
+        }
+        self.measures.set(clock.is_some());
+        self.live().timer.take();
+        Ok(())
+    }
+
+    fn measured(&self) -> LocalFuture<'_, Result<Vec<Measured>>> {
+        Box::pin(self.times())
     }
 
     fn destroy(&self) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::timer::Timer;
 use super::{Fault, WgpuBuffer, WgpuDevice};
 use crate::device::{Buffer, Entry, Prepared, Purpose};
 use crate::kernels::{Access, Variant};
@@ -27,6 +28,7 @@ pub(super) struct WgpuPrepared {
 }
 
 struct Step {
+    dispatch: Rc<Dispatch>,
     compiled: Rc<Compiled>,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
@@ -36,11 +38,34 @@ impl WgpuPrepared {
     pub(super) fn encode(&self, segment: usize, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for step in &self.steps[self.segments[segment].clone()] {
-            pass.set_pipeline(&step.compiled.pipeline);
-            pass.set_bind_group(0, &step.bind_group, &[]);
-            let [x, y, z] = step.workgroups;
-            pass.dispatch_workgroups(x, y, z);
+            step.encode(&mut pass);
         }
+    }
+
+    pub(super) fn encode_timed(
+        &self,
+        segment: usize,
+        encoder: &mut wgpu::CommandEncoder,
+        device: &wgpu::Device,
+        timer: &mut Timer,
+    ) {
+        for step in &self.steps[self.segments[segment].clone()] {
+            step.encode(
+                &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: Some(step.dispatch.kernel.name),
+                    timestamp_writes: Some(timer.next(device, &step.dispatch)),
+                }),
+            );
+        }
+    }
+}
+
+impl Step {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.compiled.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        let [x, y, z] = self.workgroups;
+        pass.dispatch_workgroups(x, y, z);
     }
 }
 
@@ -103,6 +128,7 @@ impl WgpuDevice {
                 entries: &entries,
             });
             steps.push(Step {
+                dispatch: Rc::new(dispatch.clone()),
                 compiled,
                 bind_group,
                 workgroups: variant.workgroups,
