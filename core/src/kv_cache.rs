@@ -1,7 +1,9 @@
 //! Keys and values of past tokens, on the device.
 
 use crate::device::{Device, Layout, Purpose};
-use crate::tensor::Tensor;
+use crate::kernels::copy;
+use crate::recording::Recording;
+use crate::tensor::{Storage, Tensor};
 use crate::weights::planar;
 use crate::{DType, Error, Result};
 
@@ -86,6 +88,7 @@ impl CacheShape {
 /// Keys and values of every layer of a rank, `(KVH, S, D)` each.
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>,
+    shape: CacheShape,
     capacity: usize,
     dtype: KvDType,
 }
@@ -138,9 +141,40 @@ impl KvCache {
         }
         Ok(KvCache {
             layers,
+            shape: cache,
             capacity,
             dtype,
         })
+    }
+
+    /// An empty one of the same size.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
+    pub async fn another(&self, device: &dyn Device) -> Result<Self> {
+        KvCache::new(device, self.shape, self.capacity, self.dtype).await
+    }
+
+    /// Records that the first `tokens` tokens go to another one of the same size. False, and nothing, where rows are
+    /// no whole words: blocks of 34 bytes, an odd number of them.
+    pub(crate) fn copy(&self, r: &mut Recording, to: &KvCache, tokens: usize) -> Result<bool> {
+        let heads = self.shape.kv_heads;
+        let pairs = self.layers.iter().zip(&to.layers);
+        for (from, to) in pairs.flat_map(|(from, to)| [(&from.0, &to.0), (&from.1, &to.1)]) {
+            let Storage::Buffer(buffer) = &from.storage else {
+                return Ok(false);
+            };
+            let row = buffer.bytes() / (heads * self.capacity) as u64;
+            if !row.is_multiple_of(4) {
+                return Ok(false);
+            }
+            let along = (self.capacity, 0);
+            let params = copy::params(heads, row as usize / 4, along, along, tokens);
+            let bindings = vec![Some(from.clone()), Some(to.clone())];
+            r.push(&copy::KERNEL, params, bindings)?;
+        }
+        Ok(true)
     }
 
     /// Keys and values of a layer.

@@ -1,13 +1,15 @@
-//! One conversation: a model on its ranks' devices, its cache, and what has been said.
+//! A model on its ranks' devices, caches, and what has been said.
 
 mod choose;
 mod embed;
+mod fork;
 mod profile;
 mod ranks;
 mod recovery;
 mod statistics;
 mod stop;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -25,6 +27,8 @@ use crate::weights::ModelFiles;
 use crate::{Error, Result};
 pub use choose::Logprobs;
 pub use embed::Pooling;
+pub use fork::Conversation;
+use fork::Parked;
 use profile::Profiler;
 use ranks::Ranks;
 pub use ranks::ShardInfo;
@@ -210,7 +214,7 @@ pub struct Generated {
     pub profile: Option<Profile>,
 }
 
-/// A model on its ranks' devices, and one conversation with it.
+/// A model on its ranks' devices, and conversations with it, of which one goes on at a time.
 pub struct Session {
     ranks: Ranks,
     tokenizer: Option<Rc<Tokenizer>>,
@@ -221,6 +225,9 @@ pub struct Session {
     files: ModelFiles,
     options: SessionOptions,
     profiler: Option<Profiler>,
+    conversation: Conversation,
+    parked: HashMap<Conversation, Parked>,
+    last_conversation: u32,
 }
 
 /// What of a device's memory a session takes.
@@ -271,6 +278,9 @@ impl Session {
             files,
             options,
             profiler: None,
+            conversation: Conversation::default(),
+            parked: HashMap::new(),
+            last_conversation: 0,
         })
     }
 
@@ -303,7 +313,11 @@ impl Session {
 
     /// What each rank of this process holds.
     pub fn shards(&self) -> Vec<ShardInfo> {
-        self.ranks.shards()
+        let mut shards = self.ranks.shards();
+        for shard in &mut shards {
+            shard.cache_bytes *= 1 + self.parked.len() as u64;
+        }
+        shards
     }
 
     /// What the cache of experts has and has done, of all ranks of this process, if there is one.
@@ -342,12 +356,12 @@ impl Session {
         self.ranks.context()
     }
 
-    /// Tokens whose keys and values are in the cache.
+    /// Tokens of this conversation whose keys and values are in the cache.
     pub fn past(&self) -> &[u32] {
         &self.past
     }
 
-    /// Forgets the conversation.
+    /// Forgets this conversation.
     pub fn reset(&mut self) {
         self.past.clear();
     }

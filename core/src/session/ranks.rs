@@ -3,6 +3,7 @@
 //! A step is recorded once for each rank and prepared as one program of the [`World`]. What changes from
 //! step to step (tokens, positions) lies in small buffers that the ranks of a device share.
 
+mod caches;
 mod fill;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use crate::shard::Split;
 use crate::tensor::Tensor;
 use crate::weights::{Held, Loader};
 use crate::{DType, Error, Result};
+pub(super) use caches::Caches;
 
 pub(super) struct Ranks {
     config: ModelConfig,
@@ -34,6 +36,7 @@ pub(super) struct Ranks {
     context: usize,
     chunk: usize,
     steps: Steps,
+    picks: Picks,
     statistics: Option<ExpertStatistics>,
 }
 
@@ -84,13 +87,18 @@ struct Inputs {
     allowed: Buffer,
 }
 
-/// Programs that were made ready.
+/// Programs of the model's layers that were made ready; they are bound to a conversation's cache.
 #[derive(Default)]
 struct Steps {
     /// By number of tokens, and whether the last token's logits are computed.
     prefill: HashMap<(usize, bool), Program>,
     greedy: Option<Program>,
     decode: Option<Program>,
+}
+
+/// Programs that choose tokens.
+#[derive(Default)]
+struct Picks {
     argmax: Option<Program>,
     allow: Option<Program>,
     logits: Option<(Program, Tensor)>,
@@ -206,14 +214,14 @@ impl Ranks {
 
     /// Leaves the token of the largest logit in `next`.
     pub(super) async fn argmax(&mut self) -> Result<()> {
-        if self.steps.argmax.is_none() {
+        if self.picks.argmax.is_none() {
             let mut recordings = self.world.recordings();
             for (rank, r) in self.ranks.iter().zip(&mut recordings) {
                 rank.pick(r, &self.inputs[rank.device].next)?;
             }
-            self.steps.argmax = Some(self.world.prepare(recordings).await?);
+            self.picks.argmax = Some(self.world.prepare(recordings).await?);
         }
-        self.run(&self.steps.argmax).await
+        self.run(&self.picks.argmax).await
     }
 
     /// The token in `next`; `None` when logits were not numbers.
@@ -249,7 +257,7 @@ impl Ranks {
         for (inputs, device) in self.inputs.iter().zip(self.world.devices()) {
             device.write(&inputs.allowed, 0, bytemuck::cast_slice(mask))?;
         }
-        if self.steps.allow.is_none() {
+        if self.picks.allow.is_none() {
             let mut recordings = self.world.recordings();
             for (rank, r) in self.ranks.iter().zip(&mut recordings) {
                 if let Some(logits) = &rank.logits {
@@ -258,14 +266,14 @@ impl Ranks {
                     r.token_bitmask(&mask, logits, rank.first)?;
                 }
             }
-            self.steps.allow = Some(self.world.prepare(recordings).await?);
+            self.picks.allow = Some(self.world.prepare(recordings).await?);
         }
-        self.run(&self.steps.allow).await
+        self.run(&self.picks.allow).await
     }
 
     /// The `k` largest logits: each rank's own are found on its device, only those are gathered.
     pub(super) async fn top_k(&mut self, k: usize) -> Result<Vec<Candidate>> {
-        if !self.steps.top_k.contains_key(&k) {
+        if !self.picks.top_k.contains_key(&k) {
             let mut recordings = self.world.recordings();
             let mut found = Vec::with_capacity(self.ranks.len());
             let vocab = self.config.vocab_size;
@@ -285,9 +293,9 @@ impl Ranks {
                 found.push([values, ids]);
             }
             let step = self.world.prepare(recordings).await?;
-            self.steps.top_k.insert(k, (step, found.swap_remove(0)));
+            self.picks.top_k.insert(k, (step, found.swap_remove(0)));
         }
-        let (step, [values, ids]) = &self.steps.top_k[&k];
+        let (step, [values, ids]) = &self.picks.top_k[&k];
         self.world.run(step).await?;
         let values = floats(&self.read(step, values).await?);
         let ids = words(&self.read(step, ids).await?);
@@ -302,16 +310,16 @@ impl Ranks {
 
     /// Logits of the last token, `(V,)`.
     pub(super) async fn logits(&mut self) -> Result<Vec<f32>> {
-        if self.steps.logits.is_none() {
+        if self.picks.logits.is_none() {
             let mut recordings = self.world.recordings();
             let mut found = Vec::with_capacity(self.ranks.len());
             for (rank, r) in self.ranks.iter().zip(&mut recordings) {
                 found.push(rank.share_logits(r, rank.logits.as_ref(), 1)?);
             }
             let step = self.world.prepare(recordings).await?;
-            self.steps.logits = Some((step, found.swap_remove(0)));
+            self.picks.logits = Some((step, found.swap_remove(0)));
         }
-        let Some((step, logits)) = &self.steps.logits else {
+        let Some((step, logits)) = &self.picks.logits else {
             return Ok(Vec::new());
         };
         self.world.run(step).await?;

@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Event, GenerateOptions, Logprobs, Session, StopReason};
+use super::{Event, GenerateOptions, Logprobs, Parked, Session, StopReason};
 use crate::constraint::Matcher;
 use crate::profile::Stage;
 use crate::sampler::Sampler;
@@ -33,7 +33,7 @@ pub(super) struct Answering<'a> {
 
 /// Losses of a device so far, and the last one until it is opened anew.
 #[derive(Default)]
-struct Losses {
+pub(super) struct Losses {
     count: usize,
     last: Option<Error>,
 }
@@ -130,7 +130,7 @@ impl Session {
     }
 
     /// Gives back what is on the devices if `error` is a loss that can be recovered from; else that is the error.
-    fn lose(&mut self, error: Error, losses: &mut Losses) -> Result<()> {
+    pub(super) fn lose(&mut self, error: Error, losses: &mut Losses) -> Result<()> {
         // Other processes would wait for this one.
         let alone = self.world().communicator().name() == "local";
         if !matches!(error, Error::DeviceLost { .. }) || !alone || losses.count == MOST_LOSSES {
@@ -140,6 +140,7 @@ impl Session {
         losses.last = Some(error);
         self.past.clear();
         self.ranks.clear();
+        self.parked.values_mut().for_each(Parked::lose);
         Ok(())
     }
 

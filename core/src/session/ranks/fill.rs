@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use super::{Inputs, Rank, Ranks, Steps};
+use super::{Inputs, Picks, Rank, Ranks, Steps};
 use crate::comm::{Placement, World};
 use crate::session::statistics::ExpertStatistics;
 use crate::session::{DEFAULT_CONTEXT, Phase, Progress, SessionOptions};
@@ -32,6 +32,7 @@ impl Ranks {
             context,
             chunk: options.prefill_chunk.clamp(1, context),
             steps: Steps::default(),
+            picks: Picks::default(),
             statistics: None,
         };
         ranks.fill(files, options, progress).await?;
@@ -83,6 +84,7 @@ impl Ranks {
     /// Gives back all that is on the devices; [`Ranks::reload`] brings it again.
     pub(in crate::session) fn clear(&mut self) {
         self.steps = Steps::default();
+        self.picks = Picks::default();
         self.ranks.clear();
         self.inputs.clear();
     }
