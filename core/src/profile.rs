@@ -87,8 +87,7 @@ pub struct StageTime {
     pub steps: u64,
     /// Tokens that were computed.
     pub tokens: u64,
-    /// Seconds from the begin of each step until its result was there. Measuring is part of it: a GPU that is not
-    /// measured overlaps more.
+    /// Seconds from the begin of each step until its result was there; kernels that are not measured overlap more.
     pub seconds: f64,
 }
 

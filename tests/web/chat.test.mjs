@@ -488,7 +488,18 @@ test("Performance plots answers, lists memory and limits, and measures", () =>
     console.log(`bench, tiny on the CPU in wasm: ${told.results.map(({ test, median }) => `${test} ${median.toFixed(0)} tokens/s`).join(", ")}`);
     await page.click("[aria-label='Copy the result as JSON']");
     assert.deepEqual(JSON.parse(await page.evaluate(() => navigator.clipboard.readText())), told);
-    for (const [name, at] of [["plots", 0], ["tables", 1e6]]) {
+    await page.click("#kernels");
+    const kernels = page.locator("#kernels-result");
+    await kernels.waitFor();
+    const profile = JSON.parse(await kernels.getAttribute("data-json"));
+    for (const stage of ["prefill", "decode"]) {
+      const rows = await kernels.locator(`[data-stage=${stage}] tbody th`).allTextContents();
+      assert.deepEqual(rows, profile.kernels.filter((of) => of.stage === stage).map(({ kernel }) => kernel));
+      assert.ok(rows.includes("attention"), rows.join());
+    }
+    await page.click("[aria-label='Copy the kernels as JSON']");
+    assert.deepEqual(JSON.parse(await page.evaluate(() => navigator.clipboard.readText())), profile);
+    for (const [name, at] of [["plots", 0], ["kernels", 700], ["tables", 1e6]]) {
       await looksWell(page, `performance-${name}`, () => page.locator("#performance").evaluate((panel, at) => (panel.scrollTop = at), at));
     }
     // The model and the conversation are still there.

@@ -1,5 +1,6 @@
 // What every browser test needs: a folder served on a loopback port, and a headless Chromium with WebGPU on it.
 
+import assert from "node:assert/strict";
 import { createReadStream } from "node:fs";
 import { mkdtemp, rm, stat } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -197,5 +198,18 @@ export async function open(folder, { path = "/", extra, faults, flags, profile, 
   } catch (error) {
     await server.close();
     throw error;
+  }
+}
+
+/** Runs `body(argument)` in a page that has the package as `window.shardlight`, which must say no errors. */
+export async function inPage(dist, body, argument) {
+  const opened = await open(dist);
+  try {
+    opened.page.setDefaultTimeout(300_000);
+    const result = await opened.page.evaluate(body, argument);
+    assert.deepEqual(opened.errors, []);
+    return result;
+  } finally {
+    await opened.close();
   }
 }

@@ -4,21 +4,11 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
-import { open } from "./harness.mjs";
+import * as harness from "./harness.mjs";
 
 const dist = join(fileURLToPath(new URL("../..", import.meta.url)), "www/dist");
 
-async function inPage(body, argument) {
-  const opened = await open(dist);
-  try {
-    opened.page.setDefaultTimeout(300_000);
-    const result = await opened.page.evaluate(body, argument);
-    assert.deepEqual(opened.errors, []);
-    return result;
-  } finally {
-    await opened.close();
-  }
-}
+const inPage = (body, argument) => harness.inPage(dist, body, argument);
 
 test("threads write the text of one, and each holds a part", async () => {
   const told = await inPage(async () => {

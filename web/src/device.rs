@@ -8,6 +8,7 @@ use shardlight::Result;
 use shardlight::device::{
     Buffer, Device, DeviceInfo, DeviceKind, Ledger, Limits, Prepared, Purpose,
 };
+use shardlight::profile::{Clock, Measured};
 use shardlight::recording::Recording;
 use shardlight::weights::MappedBytes;
 use shardlight::weights::source::LocalFuture;
@@ -99,5 +100,13 @@ impl Device for Yielding {
 
     fn run_segment(&self, prepared: &Prepared, segment: usize) -> Result<()> {
         self.device.run_segment(prepared, segment)
+    }
+
+    fn measure(&self, clock: Option<Clock>) -> Result<()> {
+        self.device.measure(clock)
+    }
+
+    fn measured(&self) -> LocalFuture<'_, Result<Vec<Measured>>> {
+        self.device.measured()
     }
 }

@@ -27,7 +27,10 @@ use serde_json::Value;
 use shardlight::chat::{Message, Options};
 use shardlight::comm::{Opened, Process};
 use shardlight::constraint::Constraint;
-use shardlight::session::{Event, ExpertStatistics, Logprobs, Phase, Pooling, Session, StopReason};
+use shardlight::profile::Profile;
+use shardlight::session::{
+    Conversation, Event, ExpertStatistics, Logprobs, Phase, Pooling, Session, StopReason,
+};
 use shardlight::tokenizer::Tokenizer;
 use shardlight::weights::ModelFiles;
 use shardlight::{Error, Result};
@@ -152,7 +155,7 @@ pub async fn load(
     })
 }
 
-/// A model on a device, and one conversation with it.
+/// A model on a device, and conversations with it.
 #[wasm_bindgen]
 pub struct WebSession {
     /// Taken out while it answers.
@@ -178,9 +181,9 @@ impl WebSession {
     /// `options` may have `maxTokens`, `temperature`, `topK`, `topP`, `minP`, `repeatPenalty`, `repeatLastN`, `seed`,
     /// `stop` (texts), `raw`, `tools`, `toolChoice`, `parallelToolCalls`, and `logprobs` (how many of the most likely tokens to
     /// tell of). `on_token(text, id, more)` is told each token, and `{toolCalls, logprobs}` where there are some; it returns
-    /// `true` to stop. `constraint` is a `Constraint` of web/grammar.
-    /// Gives `{text, tokens, stop, promptTokens, timings, device}`, with a cache of experts `expertCache`, and with
-    /// `tools` `toolCalls`.
+    /// `true` to stop. `constraint` is a `Constraint` of web/grammar. `conversation` is what `fork` gave, or 0.
+    /// Gives `{text, tokens, stop, promptTokens, timings, device}`, with a cache of experts `expertCache`, with
+    /// `tools` `toolCalls`, and with the option `profile` what kernels took, `{stages, kernels}`.
     ///
     /// # Errors
     ///
@@ -191,10 +194,11 @@ impl WebSession {
         options: JsValue,
         on_token: Option<Function>,
         constraint: Option<Form>,
+        conversation: Option<u32>,
     ) -> Result<JsValue, Failure> {
         let prompt: Prompt = from_js("prompt", &prompt)?;
         let options: Generate = options_from_js(&options)?;
-        let mut session = self.take()?;
+        let mut session = self.take_for(conversation).await?;
         self.cancelled.set(false);
         let answer = self.answer(&mut session, prompt, options, on_token, constraint);
         let answer = answer.await;
@@ -325,6 +329,7 @@ impl WebSession {
             device: session.device().info().into(),
             expert_cache: session.expert_cache().as_ref().map(ExpertCache::from),
             tool_calls: tools.is_some().then_some(calls.made),
+            profile: generated.profile.as_ref().map(Profile::summary),
         })?)
     }
 
@@ -395,16 +400,37 @@ impl WebSession {
         self.cancelled.set(true);
     }
 
-    /// Forgets the conversation.
+    /// Forgets what was said in a conversation.
     ///
     /// # Errors
     ///
     /// While an answer is being written.
-    pub fn reset(&self) -> Result<(), Failure> {
-        self.with(|session| {
-            session.reset();
-            Ok(())
-        })
+    pub fn reset(&self, conversation: Option<u32>) -> Result<(), Failure> {
+        self.with(|session| session.forget(numbered(conversation)))
+    }
+
+    /// Another conversation that begins as a copy of this one; gives its number.
+    ///
+    /// # Errors
+    ///
+    /// The core's, as one line with a `code`; while an answer is being written.
+    pub async fn fork(&self, conversation: Option<u32>) -> Result<u32, Failure> {
+        let mut session = self.take_for(conversation).await?;
+        let forked = session.fork().await;
+        self.put_back(session);
+        Ok(forked?.0)
+    }
+
+    /// Ends a conversation that `fork` gave, and frees its memory.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this number, and while an answer is being written.
+    pub async fn end(&self, conversation: u32) -> Result<(), Failure> {
+        let mut session = self.take()?;
+        let ended = session.end(Conversation(conversation)).await;
+        self.put_back(session);
+        Ok(ended?)
     }
 
     /// Token ids of `text`, special tokens in it included.
@@ -438,8 +464,12 @@ impl WebSession {
     /// # Errors
     ///
     /// The core's, as one line with a `code`; while an answer is being written.
-    pub async fn logits(&self, tokens: Vec<u32>) -> Result<Float32Array, Failure> {
-        let mut session = self.take()?;
+    pub async fn logits(
+        &self,
+        tokens: Vec<u32>,
+        conversation: Option<u32>,
+    ) -> Result<Float32Array, Failure> {
+        let mut session = self.take_for(conversation).await?;
         let logits = session.logits(&tokens, false).await;
         self.put_back(session);
         Ok(Float32Array::from(&logits?[..]))
@@ -456,9 +486,10 @@ impl WebSession {
         tokens: Vec<u32>,
         pooling: &str,
         normalize: bool,
+        conversation: Option<u32>,
     ) -> Result<Float32Array, Failure> {
         let pooling: Pooling = pooling.parse()?;
-        let mut session = self.take()?;
+        let mut session = self.take_for(conversation).await?;
         let vector = session.embed(&tokens, pooling, normalize).await;
         self.put_back(session);
         Ok(Float32Array::from(&vector?[..]))
@@ -535,6 +566,17 @@ impl WebSession {
         Ok(self.session.take().ok_or_else(busy)?)
     }
 
+    async fn take_for(&self, conversation: Option<u32>) -> Result<Session, Failure> {
+        let mut session = self.take()?;
+        match session.switch_to(numbered(conversation)).await {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                self.put_back(session);
+                Err(error.into())
+            }
+        }
+    }
+
     /// After a session has computed.
     fn put_back(&self, session: Session) {
         if self.closed.get() {
@@ -551,6 +593,11 @@ impl WebSession {
         self.session.set(Some(session));
         Ok(result?)
     }
+}
+
+/// The first one where none is named.
+fn numbered(conversation: Option<u32>) -> Conversation {
+    Conversation(conversation.unwrap_or_default())
 }
 
 #[derive(Serialize)]
@@ -582,6 +629,8 @@ struct Answer {
     expert_cache: Option<ExpertCache>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_calls: Option<Vec<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<Value>,
 }
 
 /// As the command line's `--json` prints them, in milliseconds.

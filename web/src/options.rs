@@ -7,6 +7,7 @@ use shardlight::chat::Message;
 use shardlight::comm::{Mesh, Sharding, SplitChoice};
 use shardlight::device::{DeviceChoice, DeviceInfo};
 use shardlight::kv_cache::KvDType;
+use shardlight::profile::Profiling;
 use shardlight::sampler::Sampling;
 use shardlight::session::{GenerateOptions, SessionOptions};
 use shardlight::{Error, Result};
@@ -116,6 +117,8 @@ pub struct Generate {
     tool_choice: Value,
     /// Unless it is `false`, an answer may have several calls.
     pub parallel_tool_calls: Option<bool>,
+    /// Measure kernels.
+    profile: bool,
     /// The prompt is text to continue, not a message.
     pub raw: bool,
 }
@@ -157,6 +160,10 @@ impl Generate {
             },
             stop: self.stop,
             logprobs: self.logprobs,
+            profile: self.profile.then_some(Profiling {
+                clock: || browser::milliseconds() / 1e3,
+                spans: 0,
+            }),
             show: form.map_or(Vec::new(), |form| form.marks().map(str::to_owned).collect()),
             ..all
         }

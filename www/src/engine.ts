@@ -168,12 +168,17 @@ async function compute(engine: Engine, request: Call): Promise<Result> {
     case "detokenize":
       return theModel(engine).detokenize(Uint32Array.from(request.tokens));
     case "logits":
-      return await theModel(engine).logits(Uint32Array.from(request.tokens));
+      return await theModel(engine).logits(Uint32Array.from(request.tokens), request.conversation);
     case "embed": {
       const { input, options } = request;
       const tokens = typeof input === "string" ? theModel(engine).tokenize(input) : Uint32Array.from(input);
-      return await theModel(engine).embed(tokens, options.pooling, options.normalize);
+      return await theModel(engine).embed(tokens, options.pooling, options.normalize, request.conversation);
     }
+    case "fork":
+      return await theModel(engine).fork(request.conversation);
+    case "end":
+      await theModel(engine).end(request.conversation);
+      return memory(engine);
   }
 }
 
@@ -238,7 +243,9 @@ async function handle(engine: Engine, request: Request): Promise<void> {
     case "tokenize":
     case "detokenize":
     case "logits":
-    case "embed": {
+    case "embed":
+    case "fork":
+    case "end": {
       const { id } = request;
       try {
         reply({ type: "result", id, result: await compute(engine, request) });
@@ -258,7 +265,7 @@ async function handle(engine: Engine, request: Request): Promise<void> {
       };
       const form = request.form && (await constraint(engine, request.form, request.options));
       try {
-        const answer = (await model.generate(request.prompt, request.options, onToken, form)) as Answer;
+        const answer = (await model.generate(request.prompt, request.options, onToken, form, request.conversation)) as Answer;
         reply({ type: "answer", answer });
       } finally {
         form?.free();
@@ -269,7 +276,7 @@ async function handle(engine: Engine, request: Request): Promise<void> {
       engine.session?.cancel();
       return;
     case "reset":
-      engine.session?.reset();
+      engine.session?.reset(request.conversation);
       return;
   }
 }

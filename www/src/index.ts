@@ -48,7 +48,7 @@ async function load(source: Source, all: LoadOptions = {}): Promise<Model> {
       });
       thread?.send({ type: "load", source: placed, options }, transfer);
     });
-    return new Model(thread, loaded, grammarWasm);
+    return Model.on(thread, loaded, grammarWasm);
   } catch (error) {
     thread?.terminate();
     ended.abort(error);

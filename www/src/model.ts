@@ -18,8 +18,20 @@ export interface ModelEvents {
   recovered: CustomEvent<{ ms: number }>;
 }
 
+/** What the conversations with a model share. */
+interface Shared {
+  readonly thread: Thread;
+  readonly calls: Calls;
+  readonly grammarWasm: ThreadOptions["grammarWasm"];
+  /** All that are open, the first one included. */
+  readonly conversations: Set<Model>;
+  heard: (reply: Reply) => void;
+  /** The answer that is being written. */
+  answering: { of: Model; end: Promise<unknown> } | undefined;
+}
+
 /**
- * A model on one device or on several, and one conversation with it.
+ * A model on one device or on several, and a conversation with it; `fork` gives others.
  *
  * When a device is lost, the answer that is being written pauses, the device is opened anew, the weights are read again from
  * where they came, and the answer goes on with the text that it would have had: `devicelost` and `recovered` tell of it. A device
@@ -30,11 +42,10 @@ export class Model extends EventTarget {
   readonly loaded: Loaded;
   /** As OpenAI's client has it: `chat.completions.create({ messages, stream: true })`. */
   readonly chat: { readonly completions: Completions };
-  readonly #thread: Thread;
+  readonly #shared: Shared;
   readonly #calls: Calls;
-  readonly #grammarWasm: ThreadOptions["grammarWasm"];
-  #heard: (reply: Reply) => void = () => {};
-  #answering = false;
+  /** Its number; 0 is the first one, which has the thread. */
+  readonly #conversation: number;
   #closed = false;
   /** For tests of programs. */
   readonly testing = {
@@ -45,21 +56,29 @@ export class Model extends EventTarget {
   };
 
   /** A thread on which a model was loaded; `Shardlight.load` makes both. @internal */
-  constructor(thread: Thread, loaded: Loaded, grammarWasm?: ThreadOptions["grammarWasm"]) {
+  static on(thread: Thread, loaded: Loaded, grammarWasm?: ThreadOptions["grammarWasm"]): Model {
+    const calls = new Calls(thread);
+    const shared: Shared = { thread, calls, grammarWasm, conversations: new Set(), heard: () => {}, answering: undefined };
+    thread.listen((reply) => hear(shared, reply));
+    return new Model(shared, loaded, 0);
+  }
+
+  /** @internal */
+  private constructor(shared: Shared, loaded: Loaded, conversation: number) {
     super();
-    this.#thread = thread;
-    this.#grammarWasm = grammarWasm;
-    this.#calls = new Calls(thread);
+    this.#shared = shared;
+    this.#calls = shared.calls;
+    this.#conversation = conversation;
     this.loaded = loaded;
     this.chat = {
       completions: new Completions(loaded.info.model, (messages, options) => this.generate(messages, options)),
     };
-    thread.listen((reply) => this.#hear(reply));
+    shared.conversations.add(this);
   }
 
   /**
    * Answers text or a conversation; what it shares with the last one is not computed again. One at a time: while an answer
-   * is being written another one is refused with code `busy`.
+   * is being written, another one is refused with code `busy`, of a fork too.
    *
    * `await model.generate(…)` gives the answer; `for await (const { text } of model.generate(…))` its pieces.
    */
@@ -78,38 +97,54 @@ export class Model extends EventTarget {
     const { toolChoice } = options;
     const calls = toolChoice === "required" || (typeof toolChoice === "object" && toolChoice !== null) || undefined;
     const wanted = form({ schema, regex, grammar, calls });
+    const shared = this.#shared;
     if (this.#closed) throw closed();
-    if (this.#answering) throw new ShardlightError("busy", "an answer is being written; cancel it first");
-    this.#answering = true;
+    if (shared.answering) throw new ShardlightError("busy", "an answer is being written; cancel it first");
+    let done = () => {};
+    shared.answering = { of: this, end: new Promise<void>((resolve) => (done = resolve)) };
     const abort = () => this.cancel();
     signal?.addEventListener("abort", abort);
     try {
-      const module = wanted && (await compiled(this.#grammarWasm, "grammarWasm"));
+      const module = wanted && (await compiled(shared.grammarWasm, "grammarWasm"));
       signal?.throwIfAborted();
+      if (this.#closed) throw closed();
       const answer = await new Promise<Answer>((resolve, reject) => {
-        this.#heard = (reply) => {
+        shared.heard = (reply) => {
           if (reply.type === "token") hear(reply.piece);
           else if (reply.type === "answer") resolve(reply.answer);
           else if (reply.type === "error") reject(failure(reply));
         };
-        this.#thread.send({ type: "generate", prompt, options, form: wanted && module && { ...wanted, module } });
+        shared.thread.send({ type: "generate", conversation: this.#conversation, prompt, options, form: wanted && module && { ...wanted, module } });
       });
       signal?.throwIfAborted();
+      if (this.#closed) throw closed();
       return answer;
     } finally {
       signal?.removeEventListener("abort", abort);
-      this.#answering = false;
+      shared.answering = undefined;
+      done();
     }
   }
 
   /** Ends the answer that is being written: `generate` gives what there is. */
   cancel(): void {
-    this.#thread.send({ type: "cancel" });
+    const { answering, thread } = this.#shared;
+    if (answering?.of === this) thread.send({ type: "cancel" });
   }
 
   /** Forgets the conversation. */
   reset(): void {
-    this.#thread.send({ type: "reset" });
+    this.#shared.thread.send({ type: "reset", conversation: this.#conversation });
+  }
+
+  /**
+   * Another conversation with the same model, which begins as a copy of this one: it shares the weights, and has keys and values of
+   * its own. What is common is not computed again. `dispose` ends it, and the first conversation's `dispose` ends all.
+   */
+  async fork(): Promise<Model> {
+    if (this.#closed) throw closed();
+    const number = await this.#calls.ask<number>((id) => ({ type: "fork", id, conversation: this.#conversation }));
+    return new Model(this.#shared, this.loaded, number);
   }
 
   /** What each rank holds. */
@@ -139,12 +174,12 @@ export class Model extends EventTarget {
 
   /** Logits after these tokens, one for each token of the vocabulary. Forgets the conversation. */
   logits(tokens: number[]): Promise<Float32Array> {
-    return this.#calls.ask((id) => ({ type: "logits", id, tokens }));
+    return this.#calls.ask((id) => ({ type: "logits", id, conversation: this.#conversation, tokens }));
   }
 
   /** One vector for a text or for tokens: their hidden states behind the last norm, pooled. Forgets the conversation. */
   embed(input: string | number[], { pooling = "mean", normalize = true }: EmbedOptions = {}): Promise<Float32Array> {
-    return this.#calls.ask((id) => ({ type: "embed", id, input, options: { pooling, normalize } }));
+    return this.#calls.ask((id) => ({ type: "embed", id, conversation: this.#conversation, input, options: { pooling, normalize } }));
   }
 
   /** What is taken of each device's memory; also while it answers. */
@@ -153,18 +188,23 @@ export class Model extends EventTarget {
   }
 
   /**
-   * Gives back all memory, on devices and in wasm, and ends the Worker. What still runs, and what is called later, fails with
-   * the code `closed`. Gives what is left: nothing.
+   * Gives back all memory, on devices and in wasm, and ends the Worker; of a fork its own memory. What still runs, and what is called
+   * later, fails with the code `closed`. Gives what is left: nothing, but for what other conversations have.
    */
   async dispose(): Promise<DeviceMemory[]> {
     if (this.#closed) return [];
-    this.#closed = true;
-    this.#heard({ type: "error", code: "closed", message: closed().message });
-    try {
-      return await this.#calls.ask((id) => ({ type: "dispose", id }));
-    } finally {
-      this.#calls.end(closed());
+    const shared = this.#shared;
+    this.#end();
+    if (this.#conversation === 0) {
+      try {
+        return await this.#calls.ask((id) => ({ type: "dispose", id }));
+      } finally {
+        this.#calls.end(closed());
+      }
     }
+    // Its own was cancelled; another's goes on.
+    while (shared.answering) await shared.answering.end;
+    return this.#calls.ask((id) => ({ type: "end", id, conversation: this.#conversation }));
   }
 
   /** `dispose`, for `await using`. */
@@ -174,9 +214,27 @@ export class Model extends EventTarget {
 
   /** As `dispose`, at once and without an account. */
   close(): void {
-    this.#closed = true;
-    this.#heard({ type: "error", code: "closed", message: closed().message });
+    if (this.#closed) return;
+    if (this.#conversation !== 0) {
+      // The model may be closed before; then it is gone anyway.
+      this.dispose().catch(() => {});
+      return;
+    }
+    this.#end();
     this.#calls.end(closed());
+  }
+
+  /** This conversation and, of the first one, all: what is asked now fails. */
+  #end(): void {
+    const { conversations, answering, heard } = this.#shared;
+    const ends = this.#conversation === 0 ? [...conversations] : [this as Model];
+    for (const model of ends) {
+      model.#closed = true;
+      conversations.delete(model);
+    }
+    if (!answering || !ends.includes(answering.of)) return;
+    if (this.#conversation !== 0) this.cancel();
+    else heard({ type: "error", code: "closed", message: closed().message });
   }
 
   /** As of any `EventTarget`; the types know the events of `ModelEvents`. */
@@ -189,17 +247,17 @@ export class Model extends EventTarget {
   override addEventListener(type: string, listener: unknown, options?: boolean | AddEventListenerOptions): void {
     super.addEventListener(type, listener as EventListener | null, options);
   }
+}
 
-  #hear(reply: Reply): void {
-    if (reply.type === "device") {
-      const { what, value } = reply;
-      const [name, detail] = what === "lost" ? ["devicelost", { reason: value }] : ["recovered", { ms: value }];
-      this.dispatchEvent(new CustomEvent(name as string, { detail }));
-      return;
-    }
-    this.#heard(reply);
-    this.#calls.hear(reply);
+function hear(shared: Shared, reply: Reply): void {
+  if (reply.type === "device") {
+    const { what, value } = reply;
+    const [name, detail] = what === "lost" ? ["devicelost", { reason: value }] : ["recovered", { ms: value }];
+    for (const model of shared.conversations) model.dispatchEvent(new CustomEvent(name as string, { detail }));
+    return;
   }
+  shared.heard(reply);
+  shared.calls.hear(reply);
 }
 
 const closed = () => new ShardlightError("closed", "the model was closed");

@@ -193,6 +193,11 @@ export interface GenerateOptions {
   grammar?: string;
   /** Tells how likely each token was, and so many of the likeliest ones instead of it. */
   logprobs?: number;
+  /**
+   * Measures what each kernel takes, and slows the answer down: by timestamp queries on a GPU (without them it is refused), by
+   * `performance.now` on the CPU. Browsers round both, Chromium to 100 µs: sums are right, single calls are not.
+   */
+  profile?: boolean;
 }
 
 /** A token, and the natural logarithm of its probability: before penalties, forms and temperature. */
@@ -307,6 +312,28 @@ export interface Answer {
   expertCache?: ExpertCache;
   /** With `tools`: all calls. */
   toolCalls?: ToolCall[];
+  /** With `profile`. */
+  profile?: Profile;
+}
+
+/** What the kernels of an answer took. */
+export interface Profile {
+  /** Reading the prompt, and writing; `ms` from the begin of each step to its end. */
+  stages: { stage: "prefill" | "decode"; steps: number; tokens: number; ms: number }[];
+  /** By stage, those that took longest first. */
+  kernels: KernelTime[];
+}
+
+/** All calls of a kernel in a stage. */
+export interface KernelTime {
+  stage: "prefill" | "decode";
+  /** Or `communication` between devices, `paging` of experts. */
+  kernel: string;
+  calls: number;
+  ms: number;
+  /** What they moved and computed, in total. */
+  bytes: number;
+  flops: number;
 }
 
 /** How far a phase of loading is: `upload` in bytes, `compile` in kernels. */
@@ -480,11 +507,13 @@ export type Request =
   | { type: "stats"; id: number }
   | { type: "tokenize"; id: number; text: string }
   | { type: "detokenize"; id: number; tokens: number[] }
-  | { type: "logits"; id: number; tokens: number[] }
-  | { type: "embed"; id: number; input: string | number[]; options: Required<EmbedOptions> }
-  | { type: "generate"; prompt: string | Message[]; options: Omit<GenerateOptions, "signal" | "schema" | "regex" | "grammar">; form?: Form | undefined }
+  | { type: "logits"; id: number; conversation: number; tokens: number[] }
+  | { type: "embed"; id: number; conversation: number; input: string | number[]; options: Required<EmbedOptions> }
+  | { type: "fork"; id: number; conversation: number }
+  | { type: "end"; id: number; conversation: number }
+  | { type: "generate"; conversation: number; prompt: string | Message[]; options: Omit<GenerateOptions, "signal" | "schema" | "regex" | "grammar">; form?: Form | undefined }
   | { type: "cancel" }
-  | { type: "reset" };
+  | { type: "reset"; conversation: number };
 
 /**
  * What a request with an id gives.
@@ -492,7 +521,7 @@ export type Request =
  * @internal
  */
 export type Result =
-  | Record<string, Tensor> | number[] | MlpSize[] | Shard[] | Traffic | Stats | Fit | Device[] | DeviceMemory[] | string | Float32Array;
+  | Record<string, Tensor> | number | number[] | MlpSize[] | Shard[] | Traffic | Stats | Fit | Device[] | DeviceMemory[] | string | Float32Array;
 
 /**
  * What a thread says.

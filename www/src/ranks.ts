@@ -111,6 +111,8 @@ function together(request: Request): Request | undefined {
     case "logits":
     case "embed":
     case "reset":
+    case "fork":
+    case "end":
     case "shards":
     case "memory":
     case "dispose":

@@ -28,29 +28,29 @@ impl Session {
         self.profiler.as_ref().map(|p| (p.profiling.clock)())
     }
 
-    /// A step has been queued, or done, whose `tokens` are the last ones of the cache.
+    /// A step is done, whose `tokens` are the last ones of the cache.
     pub(super) async fn end_step(
         &mut self,
         stage: Stage,
         begin: Option<f64>,
         tokens: usize,
     ) -> Result<()> {
-        let Some(begin) = begin else {
+        let (Some(begin), Some(profiler)) = (begin, &self.profiler) else {
             return Ok(());
         };
-        self.world().flush().await?;
+        let seconds = (profiler.profiling.clock)() - begin;
         let (devices, host) = self.world().measured().await?;
         let position = self.past.len() - tokens;
         let Some(profiler) = &mut self.profiler else {
             return Ok(());
         };
-        let Profiling { clock, spans } = profiler.profiling;
+        let spans = profiler.profiling.spans;
         let step = Step {
             stage,
             tokens,
             position,
             begin: begin - profiler.zero,
-            seconds: clock() - begin,
+            seconds,
         };
         (profiler.profile).add(&step, devices, &host, profiler.zero, spans);
         Ok(())

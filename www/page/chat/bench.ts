@@ -37,7 +37,7 @@ function median(values: number[]): number {
 }
 
 /** A text of at least `count` tokens, and no more than the context has room for. */
-async function promptOf(model: Model, count: number): Promise<string> {
+export async function promptOf(model: Model, count: number): Promise<string> {
   const { length } = await model.tokenize(WORDS);
   return WORDS.repeat(Math.max(1, Math.ceil(count / Math.max(length, 1))));
 }

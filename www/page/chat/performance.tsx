@@ -6,6 +6,7 @@ import "../performance.css";
 import { exact, memory } from "../page.ts";
 import { BenchCard } from "./bench-card.tsx";
 import { FailureCard } from "./failure.tsx";
+import { KernelsCard } from "./kernels-card.tsx";
 import { beat, figures, latencies } from "./metrics.ts";
 import { Plot } from "./plot.tsx";
 import { asked, model, state } from "./state.ts";
@@ -128,6 +129,7 @@ export function Panel() {
           )}
         </section>
       </div>
+      <KernelsCard />
       <BenchCard />
     </div>
   );
