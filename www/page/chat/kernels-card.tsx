@@ -49,26 +49,28 @@ const giga = (count: number, ms: number) => (ms > 0 && count > 0 ? short(count /
 function Stage({ title, stage, kernels }: { title: string; stage: Profile["stages"][number]; kernels: KernelTime[] }) {
   const sum = kernels.reduce((all, { ms }) => all + ms, 0);
   return (
-    <div class="scroll" tabIndex={0} role="group" aria-label={title}>
-      <table class="numbers kernels" data-stage={stage.stage}>
-        <caption>{title}: {stage.tokens} tokens, {short(stage.ms)} ms, of which kernels {short(sum)} ms</caption>
-        <thead>
-          <tr>{["Kernel", "Calls", "ms", "Share", "GB/s", "GFLOP/s"].map((name) => <th key={name} scope="col">{name}</th>)}</tr>
-        </thead>
-        <tbody>
-          {kernels.map(({ kernel, calls, ms, bytes, flops }) => (
-            <tr key={kernel}>
-              <th scope="row">{kernel}</th>
-              <td>{calls}</td>
-              <td>{short(ms)}</td>
-              <td>{sum > 0 ? `${((100 * ms) / sum).toFixed(1)} %` : ""}</td>
-              <td>{giga(bytes, ms)}</td>
-              <td>{giga(flops, ms)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <>
+      <p class="quiet">{title}: {stage.tokens} tokens, {short(stage.ms)} ms, of which kernels {short(sum)} ms</p>
+      <div class="scroll" tabIndex={0} role="group" aria-label={title}>
+        <table class="numbers kernels" data-stage={stage.stage}>
+          <thead>
+            <tr>{["Kernel", "Calls", "ms", "Share", "GB/s", "GFLOP/s"].map((name) => <th key={name} scope="col">{name}</th>)}</tr>
+          </thead>
+          <tbody>
+            {kernels.map(({ kernel, calls, ms, bytes, flops }) => (
+              <tr key={kernel}>
+                <th scope="row">{kernel}</th>
+                <td>{calls}</td>
+                <td>{short(ms)}</td>
+                <td>{sum > 0 ? `${((100 * ms) / sum).toFixed(1)} %` : ""}</td>
+                <td>{giga(bytes, ms)}</td>
+                <td>{giga(flops, ms)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </>
   );
 }
 
