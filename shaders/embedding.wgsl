@@ -1,5 +1,5 @@
 // embedding: y[t, c] = SCALE w[tokens[t] - ROW0, c] where ROW0 <= tokens[t] < ROW0 + N; other rows stay,
-// with ZERO they become 0
+// with ZERO they become 0; with POSITIONS the row is tokens[0] + FIRST + t - ROW0, and is added
 //
 // tokens  (T,)    u32     read
 // w       (N, C)  planar  read: a slice of a table that begins at row ROW0
@@ -11,6 +11,7 @@ const C: u32 = 576u;
 const K: u32 = C;
 const EIGHTS: u32 = (C + 7u) / 8u;
 const SCALE: f32 = 1.0;
+const FIRST: u32 = 0u;
 const WG: u32 = 64u;
 
 #import $W as w
@@ -37,7 +38,11 @@ fn main(
     if t >= args.T {
         return;
     }
+#if POSITIONS
+    let token = tokens[0] + FIRST + t;
+#else
     let token = tokens[t];
+#endif
     let eight = i % EIGHTS;
     if token < args.ROW0 || token - args.ROW0 >= args.N {
 #if ZERO
@@ -50,6 +55,10 @@ fn main(
     let e = w_get(w_load(token - args.ROW0, eight / 4u), eight % 4u);
     var values = array<f32, 8>(e.lo.x, e.lo.y, e.lo.z, e.lo.w, e.hi.x, e.hi.y, e.hi.z, e.hi.w);
     for (var c = 8u * eight; c < min(8u * eight + 8u, C); c += 1u) {
+#if POSITIONS
+        y[t * C + c] += SCALE * values[c % 8u];
+#else
         y[t * C + c] = SCALE * values[c % 8u];
+#endif
     }
 }

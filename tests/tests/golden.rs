@@ -119,6 +119,15 @@ fn every_family_gives_the_recorded_logits() {
         "gpt_oss",
         "gpt_oss_mxfp4",
         "deepseek_v2",
+        "gemma2",
+        "gemma3",
+        "phi3",
+        "olmo2",
+        "stablelm",
+        "gpt2",
+        "falcon",
+        "bloom",
+        "mpt",
     ];
     for device in devices() {
         for name in models {

@@ -4,7 +4,8 @@
 //! `ROW0` its first row. Tokens outside the slice leave their row of y as it is, so a table in
 //! several slices is several calls. Switch `ZERO`: their rows become zeros, as a rank's first call
 //! needs where each rank has a part of the vocabulary and y is summed over ranks (arXiv:1909.08053,
-//! section 3).
+//! section 3). Switch `POSITIONS`: `tokens` is a step, token t has the number of its position and of the constant
+//! `FIRST` together, and rows are added to those of y.
 
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, fold};
 use crate::DType;
@@ -43,6 +44,14 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
     vec![Variant::new("eights", fold(invocations.div_ceil(64), limits)).set("WG", 64)]
 }
 
+/// The number of token `t`.
+fn number(p: &Params, t: usize, tokens: impl Fn(usize) -> u32) -> u32 {
+    match p.is("POSITIONS") {
+        true => (tokens(0).wrapping_add(p.get("FIRST"))).wrapping_add(t as u32),
+        false => tokens(t),
+    }
+}
+
 /// The row of this slice that holds `token`.
 fn row_of(p: &Params, token: u32) -> Option<usize> {
     let row = token.checked_sub(p.get("ROW0"))?;
@@ -55,8 +64,15 @@ fn cpu(d: &CpuDispatch<'_>) {
     let (tokens, w, mut y) = (d.u32(0), d.bytes(1), d.f32_mut(2));
     let (tokens, w, scale) = (&*tokens, &*w, d.params.number("SCALE"));
     cpu::for_each_row(&mut y, channels, d.params.size("T"), |t, y| {
-        if let Some(row) = row_of(d.params, tokens[t]) {
-            dequantize(dtype, &w[row * bytes..][..bytes], y);
+        if let Some(row) = row_of(d.params, number(d.params, t, |t| tokens[t])) {
+            let row = &w[row * bytes..][..bytes];
+            if d.params.is("POSITIONS") {
+                let mut added = vec![0.0; channels];
+                dequantize(dtype, row, &mut added);
+                y.iter_mut().zip(added).for_each(|(y, x)| *y += x);
+                return;
+            }
+            dequantize(dtype, row, y);
             if scale != 1.0 {
                 y.iter_mut().for_each(|y| *y *= scale);
             }
@@ -69,11 +85,15 @@ fn cpu(d: &CpuDispatch<'_>) {
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let channels = p.size("C");
     for t in 0..p.size("T") {
-        let row = row_of(p, arrays[0][t] as u32);
+        let row = row_of(p, number(p, t, |t| arrays[0][t] as u32));
         for c in 0..channels {
             if let Some(row) = row {
                 let scale = f64::from(p.number("SCALE"));
-                arrays[2][t * channels + c] = scale * arrays[1][row * channels + c];
+                let y = scale * arrays[1][row * channels + c];
+                match p.is("POSITIONS") {
+                    true => arrays[2][t * channels + c] += y,
+                    false => arrays[2][t * channels + c] = y,
+                }
             } else if p.is("ZERO") {
                 arrays[2][t * channels + c] = 0.0;
             }
@@ -109,6 +129,11 @@ fn cases() -> Vec<Case> {
         let mut scaled = case(&[4], 512, dtype, 0, 7);
         scaled.params = scaled.params.f32("SCALE", 12.0);
         cases.push(scaled);
+        // Positions 9 to 12 of a table whose slice begins at 10.
+        let mut positions = case(&[0; 4], 256, dtype, 10, 7);
+        positions.params = (positions.params.bool("POSITIONS", true)).u32("FIRST", 2);
+        positions.arrays[0] = Some(HostArray::u32(&[4], &[7, 0, 0, 0]));
+        cases.push(positions);
     }
     cases
 }

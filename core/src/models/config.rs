@@ -38,22 +38,71 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Longest context the model was made for.
     pub max_position_embeddings: usize,
-    /// Epsilon of RMSNorm.
-    pub rms_norm_eps: f32,
-    /// Activation of the feed-forward block's gate.
+    /// Epsilon of the norms.
+    pub norm_eps: f32,
+    /// Activation of the feed-forward block.
     pub hidden_act: Activation,
-    /// Rotary position embedding.
+    /// What tells positions apart.
+    pub positions: Positions,
+    /// Rotary position embedding, where positions are told by it.
     pub rope: RopeConfig,
+    /// Base of its frequencies in layers that have a window, if that is another one, without scaling.
+    pub local_rope_theta: Option<f64>,
     /// Layers whose attention sees the latest tokens only.
     pub window: Option<WindowConfig>,
     /// Constant factors.
     pub multipliers: Multipliers,
     /// Norms of q and k span all heads, not one.
     pub norms_whole_rows: bool,
+    /// Norms subtract the mean.
+    pub layer_norm: bool,
+    /// Added to the norms' weights.
+    pub norm_offset: f32,
+    /// Attention and the feed-forward block read the same residual stream (GPT-J).
+    pub parallel_residual: bool,
+    /// Scores and logits become `cap tanh(x / cap)` (arXiv:2408.00118, section 2).
+    pub softcaps: Softcaps,
+    /// Rows of a matrix that gives q, k and v.
+    pub qkv: QkvOrder,
     /// Multi-head latent attention.
     pub latent: Option<LatentConfig>,
     /// Mixture-of-experts blocks.
     pub moe: Option<MoeConfig>,
+}
+
+/// What tells positions apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Positions {
+    /// Heads of q and k are turned.
+    Rotary,
+    /// A row for each position is added to the embedding.
+    Learned,
+    /// ALiBi (arXiv:2108.12409): keys that are further away count less.
+    Alibi {
+        /// The exponents of the slopes reach this.
+        max_bias: f32,
+        /// On the slopes.
+        scale: f32,
+    },
+}
+
+/// Limits that are approached smoothly.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Softcaps {
+    /// Of attention's scores.
+    pub attention: Option<f32>,
+    /// Of logits.
+    pub logits: Option<f32>,
+}
+
+/// In which order a matrix has the rows of q, k and v.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QkvOrder {
+    /// All heads of q, then k, then v.
+    #[default]
+    Blocks,
+    /// For each key/value head its heads of q, then its k and v.
+    Groups,
 }
 
 /// Sliding-window attention (arXiv:2004.05150, section 3.1).
@@ -223,7 +272,7 @@ impl ModelConfig {
             }
         };
         let one = |name: &str| Ok(factor(name)?.unwrap_or(1.0));
-        let config = ModelConfig {
+        Ok(ModelConfig {
             hidden_size,
             intermediate_size: match &moe {
                 Some(moe) if intermediate_size == 0 => moe.intermediate_size,
@@ -235,7 +284,28 @@ impl ModelConfig {
             head_dim,
             vocab_size: embedding.rows(),
             max_position_embeddings: max,
-            rms_norm_eps: m.f32(&key("attention.layer_norm_rms_epsilon"))?,
+            norm_eps: match m.opt_f32(&key("attention.layer_norm_rms_epsilon"))? {
+                Some(eps) => eps,
+                None => m.f32(&key("attention.layer_norm_epsilon"))?,
+            },
+            layer_norm: m
+                .opt_f32(&key("attention.layer_norm_rms_epsilon"))?
+                .is_none(),
+            norm_offset: 0.0,
+            parallel_residual: m.opt_bool(&key("use_parallel_residual"))?.unwrap_or(false),
+            softcaps: Softcaps {
+                attention: factor("attn_logit_softcapping")?.filter(|cap| *cap > 0.0),
+                logits: factor("final_logit_softcapping")?.filter(|cap| *cap > 0.0),
+            },
+            qkv: QkvOrder::Blocks,
+            positions: match factor("attention.max_alibi_bias")?.filter(|bias| *bias > 0.0) {
+                Some(max_bias) => Positions::Alibi {
+                    max_bias,
+                    scale: 1.0,
+                },
+                None => Positions::Rotary,
+            },
+            local_rope_theta: None,
             hidden_act: Activation::Silu,
             rope: RopeConfig {
                 theta: f64::from(m.opt_f32(&key("rope.freq_base"))?.unwrap_or(10_000.0)),
@@ -254,9 +324,7 @@ impl ModelConfig {
             latent,
             moe,
             architecture,
-        };
-        config.check(m.file())?;
-        Ok(config)
+        })
     }
 
     /// Reads the fields of a `config.json`; `architecture` is GGUF's name for the family.
@@ -280,8 +348,13 @@ impl ModelConfig {
             },
         };
         let size = |name: &str| opt_size(name)?.ok_or_else(|| wrong(name, &Value::Null));
-        let hidden_size = size("hidden_size")?;
-        let heads = size("num_attention_heads")?;
+        // Older families have names of their own.
+        let named = |names: &[&'static str]| {
+            let there = names.iter().find(|name| !json[**name].is_null());
+            there.copied().unwrap_or(names[0])
+        };
+        let hidden_size = size(named(&["hidden_size", "n_embd", "d_model"]))?;
+        let heads = size(named(&["num_attention_heads", "n_head", "n_heads"]))?;
         let head_dim = match opt_size("head_dim")? {
             Some(d) => d,
             None if heads == 0 => 0,
@@ -289,14 +362,27 @@ impl ModelConfig {
         };
         let windowed = json["use_sliding_window"].as_bool() != Some(false);
         let window = opt_size("sliding_window")?.filter(|w| windowed && *w > 0);
-        let act = json["hidden_act"].as_str().unwrap_or("silu");
-        let max = opt_size("max_position_embeddings")?.unwrap_or(2048);
+        let act = named(&[
+            "hidden_act",
+            "hidden_activation",
+            "activation_function",
+            "activation",
+        ]);
+        let act = json[act].as_str().unwrap_or("silu");
+        let max = named(&["max_position_embeddings", "n_positions", "max_seq_len"]);
+        let max = opt_size(max)?.unwrap_or(2048);
         // transformers 5 keeps rope's fields together, older versions beside the others.
         let rope = match &json["rope_parameters"] {
             Value::Null => &json["rope_scaling"],
             parameters => parameters,
         };
-        let intermediate_size = size("intermediate_size")?;
+        // Layers with a window may have a rope of their own.
+        let (rope, local) = match &rope["full_attention"] {
+            Value::Null => (rope, &json["rope_local_base_freq"]),
+            full => (full, &rope["sliding_attention"]["rope_theta"]),
+        };
+        let intermediate_size = named(&["intermediate_size", "ffn_hidden_size", "n_inner"]);
+        let intermediate_size = opt_size(intermediate_size)?.unwrap_or(0);
         let experts = ["num_local_experts", "num_experts", "n_routed_experts"];
         let experts = experts.iter().find(|name| !json[**name].is_null());
         let moe = match experts {
@@ -373,21 +459,57 @@ impl ModelConfig {
         };
         let factor = |name: &str| json[name].as_f64().map(|v| v as f32);
         let theta = rope["rope_theta"].as_f64().or(json["rope_theta"].as_f64());
-        let config = ModelConfig {
+        let partial = rope["partial_rotary_factor"].as_f64();
+        let partial = partial.or(json["partial_rotary_factor"].as_f64());
+        let partial = partial.unwrap_or(1.0).clamp(0.0, 1.0);
+        let layer_norm = named(&["layer_norm_eps", "layer_norm_epsilon"]);
+        let epsilon = json["rms_norm_eps"].as_f64().or(json[layer_norm].as_f64());
+        let layer_norm = json["rms_norm_eps"].is_null() && !json[layer_norm].is_null();
+        let key_value_heads = match json["multi_query"].as_bool() {
+            Some(true) if json["new_decoder_architecture"].as_bool() != Some(true) => Some(1),
+            _ => opt_size(named(&["num_key_value_heads", "num_kv_heads"]))?,
+        };
+        let alibi = json["alibi"]
+            .as_bool()
+            .or(json["attn_config"]["alibi"].as_bool());
+        let positions = match alibi {
+            Some(true) => Positions::Alibi {
+                max_bias: json["attn_config"]["alibi_bias_max"]
+                    .as_f64()
+                    .unwrap_or(8.0) as f32,
+                scale: 1.0,
+            },
+            _ => Positions::Rotary,
+        };
+        Ok(ModelConfig {
             architecture: architecture.to_string(),
             hidden_size,
             intermediate_size,
-            num_hidden_layers: size("num_hidden_layers")?,
+            num_hidden_layers: size(named(&["num_hidden_layers", "n_layer", "n_layers"]))?,
             num_attention_heads: heads,
-            num_key_value_heads: opt_size("num_key_value_heads")?.unwrap_or(heads),
+            num_key_value_heads: key_value_heads.unwrap_or(heads),
             head_dim,
             vocab_size: size("vocab_size")?,
             max_position_embeddings: max,
-            rms_norm_eps: json["rms_norm_eps"].as_f64().unwrap_or(1e-6) as f32,
+            norm_eps: epsilon.unwrap_or(1e-6) as f32,
+            layer_norm,
+            norm_offset: 0.0,
+            parallel_residual: json["use_parallel_residual"].as_bool() == Some(true)
+                || json["parallel_attn"].as_bool() == Some(true),
+            softcaps: Softcaps {
+                attention: factor("attn_logit_softcapping"),
+                logits: factor("final_logit_softcapping"),
+            },
+            qkv: QkvOrder::Blocks,
+            positions,
+            local_rope_theta: local.as_f64(),
             hidden_act: activation(file, act)?,
             rope: RopeConfig {
                 theta: theta.unwrap_or(10_000.0),
-                dims: latent.map_or(head_dim, |latent| latent.qk_rope_head_dim),
+                dims: match latent {
+                    Some(latent) => latent.qk_rope_head_dim,
+                    None => (head_dim as f64 * partial) as usize,
+                },
                 adjacent: false,
                 scaling: json_scaling(file, rope, max)?,
             },
@@ -395,19 +517,20 @@ impl ModelConfig {
             multipliers: Multipliers {
                 embedding: factor("embedding_multiplier").unwrap_or(1.0),
                 residual: factor("residual_multiplier").unwrap_or(1.0),
-                attention: factor("attention_multiplier"),
+                attention: match factor("query_pre_attn_scalar") {
+                    Some(size) => Some(size.sqrt().recip()),
+                    None => factor("attention_multiplier"),
+                },
                 logits: factor("logits_scaling").unwrap_or(1.0).recip(),
             },
             norms_whole_rows: false,
             latent,
             moe,
-        };
-        config.check(file)?;
-        Ok(config)
+        })
     }
 
     /// Refuses numbers that no model has, before anything is computed from them.
-    fn check(&self, file: &str) -> Result<()> {
+    pub(super) fn check(&self, file: &str) -> Result<()> {
         let fail = |reason: String| Err(Error::format(file, reason));
         let sizes = [
             ("hidden size", self.hidden_size, LARGEST),
@@ -437,9 +560,11 @@ impl ModelConfig {
         if !self.head_dim.is_multiple_of(2) {
             return fail(format!("head size {} is odd", self.head_dim));
         }
-        if !self.rope.dims.is_multiple_of(2)
-            || self.rope.dims > self.head_dim
-            || self.rope.dims == 0
+        let rotary = self.positions == Positions::Rotary;
+        if rotary
+            && (!self.rope.dims.is_multiple_of(2)
+                || self.rope.dims > self.head_dim
+                || self.rope.dims == 0)
         {
             return fail(format!(
                 "rope rotates {} of {} channels of a head",
@@ -457,6 +582,8 @@ impl ModelConfig {
             m.residual,
             m.attention.unwrap_or(1.0),
             m.logits,
+            self.softcaps.attention.unwrap_or(1.0),
+            self.softcaps.logits.unwrap_or(1.0),
         ];
         if !factors.iter().all(|f| f.is_finite() && *f != 0.0) {
             return fail(format!("a multiplier is 0 or no number: {m:?}"));
@@ -476,15 +603,13 @@ impl ModelConfig {
                 return fail(format!("sizes of latent attention: {latent:?}"));
             }
         }
-        let eps = self.rms_norm_eps;
+        let eps = self.norm_eps;
         if !(0.0..=1.0).contains(&eps) {
             return fail(format!("epsilon of the norms is {eps}, expected 0 to 1"));
         }
-        if !self.rope.theta.is_finite() || self.rope.theta <= 1.0 {
-            return fail(format!(
-                "rope base is {}, expected more than 1",
-                self.rope.theta
-            ));
+        let bases = [Some(self.rope.theta), self.local_rope_theta];
+        if let Some(base) = (bases.into_iter().flatten()).find(|b| !b.is_finite() || *b <= 1.0) {
+            return fail(format!("rope base is {base}, expected more than 1"));
         }
         let (frequencies, scale) = self.rope.frequencies();
         if !frequencies.iter().all(|f| f.is_finite()) || !scale.is_finite() {

@@ -54,6 +54,6 @@ pub static FAMILY: Family = Family {
             ),
         ],
     ],
-    refine: |_| {},
+    refine: |_, _| {},
     load: |loader, context| Box::pin(decoder::load(loader, context)),
 };

@@ -59,7 +59,7 @@ pub static FAMILY: Family = Family {
             ),
         ],
     ],
-    refine: |config| {
+    refine: |config, _| {
         if let Some(window) = &mut config.window {
             window.period = 2;
         }

@@ -9,7 +9,7 @@ pub static DENSE: Family = Family {
     hugging_face: &["GraniteForCausalLM"],
     adjacent: [true, false],
     names: &[decoder::NAMES],
-    refine: |_| {},
+    refine: |_, _| {},
     load: |loader, context| Box::pin(decoder::load(loader, context)),
 };
 
@@ -35,7 +35,7 @@ pub static MOE: Family = Family {
             ),
         ],
     ],
-    refine: |config| {
+    refine: |config, _| {
         if let Some(moe) = &mut config.moe {
             moe.router.score = Score::SoftmaxOfChosen;
         }

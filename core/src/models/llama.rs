@@ -32,7 +32,7 @@ pub static FAMILY: Family = Family {
             ),
         ],
     ],
-    refine: |config| {
+    refine: |config, _| {
         if let Some(moe) = &mut config.moe {
             moe.router.normalize = true;
         }

@@ -1,16 +1,24 @@
 //! Model families: one file each, found by architecture name in [`FAMILIES`].
 
+mod bloom;
 mod config;
 mod decoder;
 mod deepseek2;
 pub mod eeg;
+mod falcon;
+mod gemma;
+mod gpt2;
 mod gpt_oss;
 mod granite;
 mod llama;
+mod mpt;
+mod olmo2;
 mod olmoe;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod rope;
+mod stablelm;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,7 +33,9 @@ use crate::weights::source::LocalFuture;
 use crate::weights::{Loader, TensorInfo};
 use crate::{Error, Result};
 
-pub use config::{LatentConfig, ModelConfig, MoeConfig, Multipliers, WindowConfig};
+pub use config::{
+    LatentConfig, ModelConfig, MoeConfig, Multipliers, Positions, QkvOrder, Softcaps, WindowConfig,
+};
 pub use rope::{RopeConfig, RopeScaling, yarn_attention_factor};
 
 /// What of a model a rank holds.
@@ -114,10 +124,19 @@ pub struct Family {
     pub adjacent: [bool; 2],
     /// Hugging Face's tensor names and GGUF's, `{}` standing for the numbers of a layer and of an expert.
     pub names: &'static [&'static [(&'static str, &'static str)]],
-    /// Adds to or corrects what all families read from GGUF metadata.
-    pub refine: fn(&mut ModelConfig),
+    /// Adds to or corrects what all families read.
+    pub refine: fn(&mut ModelConfig, Origin<'_>),
     /// Puts the weights onto the device.
     pub load: Load,
+}
+
+/// What a configuration was read from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// GGUF's metadata.
+    Gguf,
+    /// `config.json`.
+    HuggingFace(&'a Value),
 }
 
 /// Loads a model's weights for contexts of up to so many tokens.
@@ -126,20 +145,36 @@ pub type Load = for<'a> fn(&'a mut Loader<'_>, usize) -> LocalFuture<'a, Result<
 /// Every family.
 pub static FAMILIES: &[&Family] = &[
     &llama::FAMILY,
+    &bloom::FAMILY,
     &deepseek2::FAMILY,
+    &falcon::FAMILY,
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &gpt2::FAMILY,
     &gpt_oss::FAMILY,
     &granite::DENSE,
     &granite::MOE,
+    &mpt::FAMILY,
+    &olmo2::FAMILY,
     &olmoe::FAMILY,
+    &phi3::FAMILY,
     &qwen2::DENSE,
     &qwen2::MOE,
     &qwen3::DENSE,
     &qwen3::MOE,
+    &stablelm::FAMILY,
 ];
 
 impl Family {
-    /// GGUF's name for a tensor of Hugging Face's name, if this family has it.
+    /// GGUF's name for a tensor of Hugging Face's name, if this family has it. Files of a model without its output
+    /// layer leave out what all names of the whole one begin with.
     pub fn gguf_name(&self, name: &str) -> Option<String> {
+        let whole = ["", "model.", "transformer."].into_iter();
+        (whole.map(|begin| format!("{begin}{name}"))).find_map(|name| self.whole_name(&name))
+    }
+
+    fn whole_name(&self, name: &str) -> Option<String> {
         let names = self.names.iter().copied().flatten();
         names
             .filter_map(|(theirs, ours)| Some((numbers(theirs, name)?, ours)))
@@ -190,7 +225,8 @@ pub fn config_from_gguf(
     let family = family.ok_or_else(|| unsupported(metadata.file(), name))?;
     let mut config = ModelConfig::from_gguf(metadata, tensors)?;
     config.rope.adjacent = family.adjacent[0];
-    (family.refine)(&mut config);
+    (family.refine)(&mut config, Origin::Gguf);
+    config.check(metadata.file())?;
     Ok(config)
 }
 
@@ -210,7 +246,8 @@ pub fn config_from_json(file: &str, json: &Value) -> Result<(ModelConfig, &'stat
     let family = family.ok_or_else(|| unsupported(file, name))?;
     let mut config = ModelConfig::from_json(file, json, family.gguf)?;
     config.rope.adjacent = family.adjacent[1];
-    (family.refine)(&mut config);
+    (family.refine)(&mut config, Origin::HuggingFace(json));
+    config.check(file)?;
     Ok((config, family))
 }
 

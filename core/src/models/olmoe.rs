@@ -8,6 +8,6 @@ pub static FAMILY: Family = Family {
     hugging_face: &["OlmoeForCausalLM"],
     adjacent: [false; 2],
     names: &[decoder::NAMES, decoder::EXPERTS],
-    refine: |config| config.norms_whole_rows = true,
+    refine: |config, _| config.norms_whole_rows = true,
     load: |loader, context| Box::pin(decoder::load(loader, context)),
 };

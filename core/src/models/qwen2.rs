@@ -8,7 +8,7 @@ pub static DENSE: Family = Family {
     hugging_face: &["Qwen2ForCausalLM"],
     adjacent: [false; 2],
     names: &[decoder::NAMES],
-    refine: |_| {},
+    refine: |_, _| {},
     load: |loader, context| Box::pin(decoder::load(loader, context)),
 };
 
@@ -39,6 +39,6 @@ pub static MOE: Family = Family {
             ),
         ],
     ],
-    refine: |_| {},
+    refine: |_, _| {},
     load: |loader, context| Box::pin(decoder::load(loader, context)),
 };

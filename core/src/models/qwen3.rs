@@ -8,7 +8,7 @@ pub static DENSE: Family = Family {
     hugging_face: &["Qwen3ForCausalLM"],
     adjacent: [false; 2],
     names: &[decoder::NAMES],
-    refine: |_| {},
+    refine: |_, _| {},
     load: |loader, context| Box::pin(decoder::load(loader, context)),
 };
 
@@ -19,7 +19,7 @@ pub static MOE: Family = Family {
     adjacent: [false; 2],
     names: &[decoder::NAMES, decoder::EXPERTS],
     // GGUF files say nothing of it.
-    refine: |config| {
+    refine: |config, _| {
         if let Some(moe) = &mut config.moe {
             moe.router.normalize = true;
         }

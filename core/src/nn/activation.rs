@@ -1,7 +1,7 @@
 //! Activation functions, gated units, and their gradients.
 
 use crate::kernels::{
-    Activation, Packing, activation, activation_backward, gated_activation,
+    Activation, Packing, activation, activation_backward, add, gated_activation,
     gated_activation_backward,
 };
 use crate::recording::Recording;
@@ -30,6 +30,24 @@ impl Recording {
         let bindings = [x, &y].map(|t| Some(t.clone()));
         self.push(&activation::KERNEL, params, bindings.into())?;
         Ok(y)
+    }
+
+    /// `cap tanh(x)` into `y`, which has the shape of `x`: with `x = s / cap` a soft cap (arXiv:2408.00118, section 2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when the shapes differ.
+    pub fn softcap_into(&mut self, x: &Tensor, cap: f32, y: &Tensor) -> Result<()> {
+        if x.len() != y.len() {
+            return Err(Error::Invalid(format!(
+                "softcap: shapes {:?} and {:?} differ",
+                x.shape, y.shape
+            )));
+        }
+        let tanh = self.activate(x, Activation::Tanh)?;
+        let params = add::params(x.len(), cap - 1.0);
+        let bindings = [&tanh, &tanh, y].map(|t| Some(t.clone()));
+        self.push(&add::KERNEL, params, bindings.into())
     }
 
     /// The gradient by `x` of [`Recording::activation`]: `dy act'(x)`.

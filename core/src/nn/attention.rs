@@ -38,6 +38,20 @@ impl Rope {
             let factors = loader.floats("rope_freqs.weight", config.dims / 2).await?;
             config.scaling = RopeScaling::Factors(factors);
         }
+        Rope::load_named(loader, "rope", &config, positions).await
+    }
+
+    /// Computes the table of this configuration, and nothing else, under a name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
+    pub async fn load_named(
+        loader: &mut Loader<'_>,
+        name: &str,
+        config: &RopeConfig,
+        positions: usize,
+    ) -> Result<Self> {
         let shape = [positions, config.dims / 2, 2];
         // At 131,072 positions and heads of 128 channels the whole table has 64 MiB.
         let step = (PIECE / config.dims).max(1);
@@ -45,7 +59,7 @@ impl Rope {
             .step_by(step)
             .map(|first| config.table(first..positions.min(first + step)));
         Ok(Rope {
-            table: loader.table("rope", &shape, pieces).await?,
+            table: loader.table(name, &shape, pieces).await?,
             dims: config.dims,
             adjacent: config.adjacent,
         })

@@ -81,6 +81,41 @@ impl Embedding {
 }
 
 impl Recording {
+    /// Adds to each row of `x` `(T, C)` that of its position, as `step` says, of a step of `count` tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when a shape does not fit.
+    pub fn add_positions(
+        &mut self,
+        x: &Tensor,
+        positions: &Embedding,
+        step: &Tensor,
+        count: usize,
+    ) -> Result<()> {
+        let weight = &positions.weight;
+        if x.cols() != weight.cols || weight.rows < positions.vocab {
+            return Err(Error::Invalid(format!(
+                "positions: {} rows of {}, of {} channels, for {:?}",
+                weight.rows, positions.vocab, weight.cols, x.shape
+            )));
+        }
+        // Its own tokens, in a sequence-parallel step.
+        let placement = self.placement();
+        let first: usize = match placement.splits_tokens(count) {
+            true => placement.token_lens(count)[..placement.tp.me].iter().sum(),
+            false => 0,
+        };
+        for slice in &weight.slices {
+            let (dtype, row0) = (slice.tensor.dtype, positions.first + slice.first);
+            let params = embedding::params(x.rows(), weight.cols, dtype, row0, slice.rows);
+            let params = params.bool("POSITIONS", true).u32("FIRST", first as u32);
+            let bindings = [step, &slice.tensor, x].map(|t| Some(t.clone()));
+            self.push(&embedding::KERNEL, params, bindings.into())?;
+        }
+        Ok(())
+    }
+
     /// Rows of the tokens `(T,)`: `(T, C)`, of this rank's tokens in a sequence-parallel step. A rank has
     /// zeros for tokens whose rows it does not have; ranks sum up.
     ///

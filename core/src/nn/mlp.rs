@@ -54,6 +54,8 @@ pub struct Mlp {
     fc1: Linear,
     fc2: Linear,
     activation: Activation,
+    /// Hidden channels that this rank holds.
+    held: Range<usize>,
 }
 
 impl Mlp {
@@ -71,10 +73,21 @@ impl Mlp {
             )));
         }
         Ok(Mlp {
+            held: 0..fc1.outputs(),
             fc1,
             fc2,
             activation,
         })
+    }
+
+    /// Hidden channels that this rank holds.
+    pub fn held(&self) -> &Range<usize> {
+        &self.held
+    }
+
+    /// `fc2`; row-parallel.
+    pub fn down(&self) -> &Linear {
+        &self.fc2
     }
 
     /// Loads this rank's part of `{name}.fc1` `(hidden, channels)` and `{name}.fc2` `(outputs, hidden)`, with the
@@ -86,14 +99,29 @@ impl Mlp {
     pub async fn load(
         loader: &mut Loader<'_>,
         name: &str,
+        sizes: [usize; 3],
+        activation: Activation,
+    ) -> Result<Self> {
+        let names = ["fc1", "fc2"].map(|part| format!("{name}.{part}"));
+        Mlp::load_named(loader, &names, sizes, activation).await
+    }
+
+    /// The same of layers of these names.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::weight`].
+    pub async fn load_named(
+        loader: &mut Loader<'_>,
+        [fc1, fc2]: &[String; 2],
         [channels, hidden, outputs]: [usize; 3],
         activation: Activation,
     ) -> Result<Self> {
-        let (fc1, fc2) = (format!("{name}.fc1"), format!("{name}.fc2"));
-        let held = hidden_part(loader, &fc2, hidden)?;
-        let fc1 = Linear::load_column(loader, &fc1, hidden, channels, held.clone()).await?;
-        let fc2 = Linear::load_row(loader, &fc2, outputs, hidden, held).await?;
-        Mlp::new(fc1, fc2, activation)
+        let held = hidden_part(loader, fc2, hidden)?;
+        let fc1 = Linear::load_column(loader, fc1, hidden, channels, held.clone()).await?;
+        let fc2 = Linear::load_row(loader, fc2, outputs, hidden, held.clone()).await?;
+        let mlp = Mlp::new(fc1, fc2, activation)?;
+        Ok(Mlp { held, ..mlp })
     }
 }
 
@@ -153,16 +181,46 @@ impl GatedMlp {
         activation: Activation,
     ) -> Result<Self> {
         let (gate, up) = (format!("{gate}.weight"), format!("{up}.weight"));
+        let matrices = [(gate.as_str(), hidden, 0), (up.as_str(), hidden, 0)];
+        GatedMlp::load_rows(loader, matrices, down, channels, hidden, activation).await
+    }
+
+    /// The same where gate and up are halves of one layer `(2 F, C)`, the first of the two names, in the order that
+    /// `packing` names.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::weight`].
+    pub async fn load_packed(
+        loader: &mut Loader<'_>,
+        [both, down]: &[String; 2],
+        channels: usize,
+        hidden: usize,
+        packing: Packing,
+        activation: Activation,
+    ) -> Result<Self> {
+        let both = format!("{both}.weight");
+        let (gate, up, _) = packing.places(hidden);
+        let matrices = [gate, up].map(|first| (both.as_str(), 2 * hidden, first));
+        GatedMlp::load_rows(loader, matrices, down, channels, hidden, activation).await
+    }
+
+    async fn load_rows(
+        loader: &mut Loader<'_>,
+        matrices: [(&str, usize, usize); 2],
+        down: &str,
+        channels: usize,
+        hidden: usize,
+        activation: Activation,
+    ) -> Result<Self> {
         // The same slice of gate and up, and so of what goes between them.
         let part = Part {
             rows: hidden_part(loader, down, hidden)?,
             cols: 0..channels,
         };
-        let both = loader
-            .weights(&[&gate, &up], hidden, channels, &part)
-            .await?;
+        let both = loader.parts(&matrices, hidden, channels, &part).await?;
         let Ok([gate, up]) = <[Weight; 2]>::try_from(both) else {
-            return Err(Error::Invalid(format!("{gate}: not loaded")));
+            return Err(Error::Invalid(format!("{}: not loaded", matrices[0].0)));
         };
         let held = part.rows;
         let down = Linear::load_row(loader, down, channels, hidden, held.clone()).await?;
@@ -296,7 +354,7 @@ impl Recording {
     ///
     /// [`Error::Invalid`] when a shape does not fit.
     pub fn mlp(&mut self, x: &Tensor, mlp: &Mlp) -> Result<Tensor> {
-        let h = self.mlp_hidden(x, mlp)?;
+        let h = self.mlp_inner(x, mlp)?;
         self.linear(&h, &mlp.fc2)
     }
 
@@ -306,11 +364,16 @@ impl Recording {
     ///
     /// [`Error::Invalid`] when a shape does not fit.
     pub fn mlp_residual(&mut self, x: &Tensor, mlp: &Mlp, residual: &Tensor) -> Result<Tensor> {
-        let h = self.mlp_hidden(x, mlp)?;
+        let h = self.mlp_inner(x, mlp)?;
         self.linear_residual(&h, &mlp.fc2, residual)
     }
 
-    fn mlp_hidden(&mut self, x: &Tensor, mlp: &Mlp) -> Result<Tensor> {
+    /// `act(fc1(x))`: `(T, C)` to `(T, F)`; [`Mlp::down`] comes next.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when a shape does not fit.
+    pub fn mlp_inner(&mut self, x: &Tensor, mlp: &Mlp) -> Result<Tensor> {
         let z = self.linear(x, &mlp.fc1)?;
         self.activate(&z, mlp.activation)
     }

@@ -45,7 +45,7 @@ pub use mlp::{GatedMlp, Llama3FeedForward, Mlp, gated_mlp_hidden, llama3_hidden,
 pub use moe::Moe;
 pub use nested_moe::NestedMoe;
 pub use noisy_router::{LoadLoss, NoisyTopK};
-pub use norm::{GroupNorm, LayerNorm, NormGradients, RmsNorm};
+pub use norm::{GroupNorm, LayerNorm, NormGradients, RmsNorm, RowNorm};
 pub use quantized::{Activations, QuantizedLinear};
 pub use random::GumbelSoftmax;
 pub use recurrent::{Cell, Direction, Layout, Recurrent, States};

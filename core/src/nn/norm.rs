@@ -28,20 +28,22 @@ impl RmsNorm {
         Ok(RmsNorm::new(Some(weight), eps))
     }
 
-    /// Loads `{name}.weight`, `(C,)`, whose elements are multiplied by `scale`.
+    /// Loads `{name}.weight`, `(C,)`, to whose elements `offset` is added before they are multiplied by `scale`.
     ///
     /// # Errors
     ///
     /// Those of [`Loader::vector`].
-    pub async fn load_scaled(
+    pub async fn load_mapped(
         loader: &mut Loader<'_>,
         name: &str,
         len: usize,
         eps: f32,
+        offset: f32,
         scale: f32,
     ) -> Result<Self> {
         let name = format!("{name}.weight");
-        let weight = loader.vector_scaled(&name, len, 0..len, scale).await?;
+        let map = |w: f32| (w + offset) * scale;
+        let weight = loader.vector_with(&name, len, 0..len, map).await?;
         Ok(RmsNorm::new(Some(weight), eps))
     }
 }
@@ -66,11 +68,43 @@ impl LayerNorm {
     ///
     /// Those of [`Loader::vector`].
     pub async fn load(loader: &mut Loader<'_>, name: &str, len: usize, eps: f32) -> Result<Self> {
-        let weight = loader.vector(&format!("{name}.weight"), len).await?;
-        let bias_name = format!("{name}.bias");
-        let bias = loader.optional_vector(&bias_name, len, 0..len).await?;
+        LayerNorm::load_scaled(loader, name, len, eps, 1.0).await
+    }
+
+    /// The same, what the norm gives multiplied by `scale`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::vector`].
+    pub async fn load_scaled(
+        loader: &mut Loader<'_>,
+        name: &str,
+        len: usize,
+        eps: f32,
+        scale: f32,
+    ) -> Result<Self> {
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let weight = loader
+            .vector_with(&weight, len, 0..len, |w| w * scale)
+            .await?;
+        let bias = match loader.files().has(&bias) {
+            true => Some(
+                loader
+                    .vector_with(&bias, len, 0..len, |b| b * scale)
+                    .await?,
+            ),
+            false => None,
+        };
         Ok(LayerNorm::new(Some(weight), bias, eps))
     }
+}
+
+/// A norm of rows, of either kind.
+pub enum RowNorm {
+    /// By the root of the mean square.
+    Rms(RmsNorm),
+    /// By mean and variance.
+    Layer(LayerNorm),
 }
 
 /// GroupNorm: LayerNorm over each of `groups` equal groups of channels, with a weight and bias per
@@ -276,6 +310,39 @@ impl Recording {
     ) -> Result<Tensor> {
         let all = Norm::rms("rms_norm", x, norm);
         Norm { first, rows, ..all }.push(self)
+    }
+
+    /// Norm of every row of `x` `(T, C)`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recording::rms_norm`].
+    pub fn row_norm(&mut self, x: &Tensor, norm: &RowNorm) -> Result<Tensor> {
+        match norm {
+            RowNorm::Rms(norm) => self.rms_norm(x, norm),
+            RowNorm::Layer(norm) => self.layer_norm(x, norm),
+        }
+    }
+
+    /// Norm of the rows `first .. first + rows` of `x` `(T, C)`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recording::rms_norm`].
+    pub fn row_norm_rows(
+        &mut self,
+        x: &Tensor,
+        norm: &RowNorm,
+        first: usize,
+        rows: usize,
+    ) -> Result<Tensor> {
+        match norm {
+            RowNorm::Rms(norm) => self.rms_norm_rows(x, norm, first, rows),
+            RowNorm::Layer(norm) => {
+                let all = Norm::layer("layer_norm", x, norm);
+                Norm { first, rows, ..all }.push(self)
+            }
+        }
     }
 
     /// `x + residual` and its norm, in one dispatch: (sum, norm), as pre-norm blocks need them.

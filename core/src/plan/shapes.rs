@@ -1,7 +1,9 @@
 //! Models without their files: shapes from their `config.json`, for plans.
 
 use super::moe::Experts;
-use crate::models::{ModelConfig, Multipliers, RopeConfig, RopeScaling};
+use crate::models::{
+    ModelConfig, Multipliers, Positions, QkvOrder, RopeConfig, RopeScaling, Softcaps,
+};
 use crate::nn::Activation;
 use crate::weights::{ModelFiles, TensorInfo};
 use crate::{DType, Error, Result};
@@ -194,7 +196,14 @@ impl Shape {
             head_dim,
             vocab_size: self.vocab,
             max_position_embeddings: self.context,
-            rms_norm_eps: 1e-5,
+            norm_eps: 1e-5,
+            positions: Positions::Rotary,
+            local_rope_theta: None,
+            layer_norm: false,
+            norm_offset: 0.0,
+            parallel_residual: false,
+            softcaps: Softcaps::default(),
+            qkv: QkvOrder::default(),
             hidden_act: Activation::Silu,
             rope: RopeConfig {
                 theta: 10_000.0,

@@ -88,7 +88,7 @@ impl Shape {
             ("rope.freq_base", MetaValue::F32(config.rope.theta as f32)),
             (
                 "attention.layer_norm_rms_epsilon",
-                MetaValue::F32(config.rms_norm_eps),
+                MetaValue::F32(config.norm_eps),
             ),
         ] {
             out = out.metadata(&format!("llama.{key}"), value);

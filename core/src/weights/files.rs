@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::gguf::{Metadata, split};
 use super::safetensors::{SafetensorsHeader, SafetensorsIndex};
 use super::source::{LocalFuture, check_range};
-use super::{FileKind, TensorInfo, WeightSource, mxfp4};
+use super::{FileKind, TensorInfo, WeightSource, mxfp4, transposed};
 use crate::chat::ChatTemplate;
 use crate::models::{self, ModelConfig};
 use crate::tokenizer::{Tokenizer, TokenizerData};
@@ -114,11 +114,13 @@ impl ModelFiles {
         let (config, family) = models::config_from_json(config_file.name(), &json)?;
         let packed = mxfp4::pair(&header, family, &mut sources)?;
         let mut tensors: BTreeMap<_, _> = packed.into_iter().map(|t| (t.name.clone(), t)).collect();
+        let last = transposed::Last::default();
         for mut tensor in header.tensors {
             // One set of names inside: GGUF's.
             if let Some(name) = family.gguf_name(&tensor.name) {
                 tensor.name = name;
             }
+            let tensor = transposed::turn(tensor, &mut sources, &last);
             tensors.insert(tensor.name.clone(), tensor);
         }
         let unusable = (header.unusable.into_iter())
@@ -164,6 +166,11 @@ impl ModelFiles {
             template: template.as_deref().map(ChatTemplate::new).transpose()?,
             metadata: None,
         })
+    }
+
+    /// Rows of a matrix, if there is one of this name.
+    pub fn rows(&self, name: &str) -> Option<usize> {
+        self.tensors.get(name)?.shape.first().copied()
     }
 
     /// File or folder, for messages.

@@ -301,24 +301,42 @@ impl<'a> Loader<'a> {
         cols: usize,
         part: &Part,
     ) -> Result<Vec<Weight>> {
-        let mut infos = Vec::with_capacity(names.len());
-        for name in names {
-            let info = self.files.tensor(name, &[rows, cols])?;
+        let firsts: Vec<_> = names.iter().map(|name| (*name, rows, 0)).collect();
+        self.parts(&firsts, rows, cols, part).await
+    }
+
+    /// The same part of matrices `(rows, cols)` of which each lies in a tensor of so many rows, from a row on: name, rows
+    /// and first row.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::part`].
+    pub async fn parts(
+        &mut self,
+        matrices: &[(&str, usize, usize)],
+        rows: usize,
+        cols: usize,
+        part: &Part,
+    ) -> Result<Vec<Weight>> {
+        let mut infos = Vec::with_capacity(matrices.len());
+        for (name, all, first) in matrices {
+            let info = self.files.tensor(name, &[*all, cols])?;
             whole_blocks(info, part)?;
-            infos.push(info);
+            infos.push((info, *first));
         }
         let layout = self.device.limits().layout;
-        let width = |info: &&TensorInfo| row_bytes(layout, info.dtype, part.cols.len());
+        let width = |info: &(&TensorInfo, usize)| row_bytes(layout, info.0.dtype, part.cols.len());
         let widest = infos.iter().map(width).max().unwrap_or(1) as u64;
         let device = Rc::clone(&self.device);
         let held = part.rows.len();
+        let names: Vec<_> = matrices.iter().map(|(name, ..)| *name).collect();
         let most = rows_of_slice(device.as_ref(), &names.join(", "), widest, held)?;
         let mut weights = Vec::with_capacity(infos.len());
-        for info in infos {
+        for (info, place) in infos {
             let mut slices = Vec::with_capacity(held.div_ceil(most.max(1)));
             for first in (0..held).step_by(most.max(1)) {
                 let n = most.min(held - first);
-                let start = part.rows.start + first;
+                let start = place + part.rows.start + first;
                 let piece = Part {
                     rows: start..start + n,
                     cols: part.cols.clone(),
@@ -455,20 +473,20 @@ impl<'a> Loader<'a> {
         len: usize,
         part: Range<usize>,
     ) -> Result<Tensor> {
-        self.vector_scaled(name, len, part, 1.0).await
+        self.vector_with(name, len, part, |v| v).await
     }
 
-    /// A part of a vector as f32, multiplied by `scale`.
+    /// A part of a vector as f32, with each element replaced by what `map` makes of it; of one name always the same.
     ///
     /// # Errors
     ///
     /// As [`Loader::weight`].
-    pub async fn vector_scaled(
+    pub async fn vector_with(
         &mut self,
         name: &str,
         len: usize,
         part: Range<usize>,
-        scale: f32,
+        map: impl Fn(f32) -> f32,
     ) -> Result<Tensor> {
         let whole = part.len() == len;
         let key = self.key(name, 0..1, part.clone());
@@ -476,7 +494,7 @@ impl<'a> Loader<'a> {
             Some(found) => found.clone(),
             None => {
                 let mut values = self.floats(name, len).await?[part].to_vec();
-                values.iter_mut().for_each(|v| *v *= scale);
+                values.iter_mut().for_each(|v| *v = map(*v));
                 let shape = [values.len()];
                 let values = std::iter::once(values);
                 let tensor = self.upload(name, Purpose::Weights, &shape, values).await?;

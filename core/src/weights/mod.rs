@@ -14,6 +14,7 @@ mod mxfp4;
 pub mod planar;
 pub mod safetensors;
 pub mod source;
+mod transposed;
 
 pub use file_kind::FileKind;
 pub use files::ModelFiles;

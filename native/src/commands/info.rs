@@ -176,7 +176,7 @@ fn config(files: &ModelFiles) -> Vec<(&'static str, Value)> {
         ("head_dim", json!(c.head_dim)),
         ("vocab_size", json!(c.vocab_size)),
         ("max_position_embeddings", json!(c.max_position_embeddings)),
-        ("rms_norm_eps", json!(c.rms_norm_eps)),
+        ("norm_eps", json!(c.norm_eps)),
         ("rope_theta", json!(c.rope.theta)),
     ];
     if let Some(window) = &c.window {
