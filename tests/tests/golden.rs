@@ -7,6 +7,7 @@ use shardlight::chat::{Message, Options};
 use shardlight::comm::World;
 use shardlight::device::Device;
 use shardlight::kv_cache::KvDType;
+use shardlight::models::Positions;
 use shardlight::session::{Session, SessionOptions};
 use shardlight::weights::gguf;
 use shardlight::weights::{BytesSource, ModelFiles, WeightSource};
@@ -126,6 +127,7 @@ fn every_family_gives_the_recorded_logits() {
         "stablelm",
         "gpt2",
         "falcon",
+        "falcon_alibi",
         "bloom",
         "mpt",
     ];
@@ -134,7 +136,14 @@ fn every_family_gives_the_recorded_logits() {
             let folder = data().join("families").join(name);
             let place = format!("{name} on {}", device.info());
             let case = json(folder.join("case.json"));
-            let files = open(&[folder.join("config.json"), folder.join("model.safetensors")]);
+            let mut files = open(&[folder.join("config.json"), folder.join("model.safetensors")]);
+            // transformers' eager attention, with which it was recorded, adds ALiBi twice: in the mask and to the scores
+            // (5.23, modeling_falcon.py, lines 394 and 775). Its other ways, and Falcon's own code, add it once.
+            if let ("falcon_alibi", Positions::Alibi { scale, .. }) =
+                (name, &mut files.config.positions)
+            {
+                *scale *= 2.0;
+            }
             // Chunks of 7, so that prompts are cut in the middle.
             let mut session = load(files, &device, KvDType::F32, 7);
             let prompt = ids(&case["tokens"]);

@@ -335,10 +335,24 @@ fn sampling_does_not_depend_on_the_split() {
 }
 
 #[test]
-fn llama_shaped_models_of_floats_are_split_too() {
+fn dense_models_of_floats_are_split_too() {
     for device in devices() {
         let devices = [Rc::clone(&device)];
-        for name in ["llama", "llama_tied", "llama3_rope"] {
+        for name in [
+            "llama",
+            "llama_tied",
+            "llama3_rope",
+            "gemma2",
+            "gemma3",
+            "phi3",
+            "olmo2",
+            "stablelm",
+            "gpt2",
+            "falcon",
+            "falcon_alibi",
+            "bloom",
+            "mpt",
+        ] {
             let folder = data().join("families").join(name);
             let files = || open(&[folder.join("config.json"), folder.join("model.safetensors")]);
             let tokens = ids(&json(folder.join("case.json"))["tokens"]);
