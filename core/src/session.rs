@@ -3,6 +3,7 @@
 mod choose;
 mod embed;
 mod fork;
+mod likelihood;
 mod profile;
 mod ranks;
 mod recovery;

@@ -52,6 +52,8 @@ pub enum Command {
     Tokenize(Tokenize),
     /// Print the logits of the position after the given tokens.
     Logits(Logits),
+    /// Measure how surprised a model is by a text.
+    Perplexity(Perplexity),
     /// Measure prefill and decode speed.
     Bench(Bench),
     /// Predict memory, bytes and times of a layout of ranks on devices that need not be here.
@@ -151,6 +153,27 @@ pub struct Tokenize {
     pub format: Format,
     #[command(flatten)]
     pub name: ModelName,
+}
+
+/// Arguments of `perplexity`.
+#[derive(Args, Debug)]
+pub struct Perplexity {
+    /// The text, UTF-8.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Tokens that are looked at together; the second half of them counts.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
+    pub window: u32,
+    /// Windows this many tokens apart, of each of which as many count.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub stride: Option<u32>,
+    /// Only the first N windows.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
+    #[command(flatten)]
+    pub format: Format,
+    #[command(flatten)]
+    pub model: Model,
 }
 
 /// Arguments of `logits`.

@@ -46,6 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Devices(args) => commands::devices::run(&args),
         Command::Tokenize(args) => commands::tokenize::run(&args, ui),
         Command::Logits(args) => commands::logits::run(&args, ui),
+        Command::Perplexity(args) => commands::perplexity::run(&args, ui),
         Command::Bench(args) => commands::bench::run(&args, ui),
         Command::Plan(args) => commands::plan::run(&args, ui),
         Command::Op(args) => commands::op::run(&args, ui),

@@ -6,6 +6,8 @@ mod bench;
 mod form;
 #[path = "cli/op.rs"]
 mod op;
+#[path = "cli/perplexity.rs"]
+mod perplexity;
 #[path = "cli/plan.rs"]
 mod plan;
 #[path = "cli/profile.rs"]

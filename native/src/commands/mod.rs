@@ -9,6 +9,7 @@ pub mod info;
 pub mod list;
 pub mod logits;
 pub mod op;
+pub mod perplexity;
 pub mod plan;
 mod plan_check;
 pub mod pull;
