@@ -86,16 +86,18 @@ test("forks go their own ways, share weights, and end by themselves", async () =
 
 test("kernels are measured, and the text stays", async () => {
   for (const [place] of PLACES) {
-    const { plain, measured, refused } = await inPage(async (place) => {
+    const { plain, measured, refused, y, unknown } = await inPage(async (place) => {
       const { Shardlight } = window.shardlight;
       const model = await Shardlight.load("builtin:tiny", place);
       const options = { raw: true, maxTokens: 12 };
       const plain = await model.generate("Once upon a time", options);
       model.reset();
       const measured = await model.generate("Once upon a time", { ...options, profile: true });
+      const { y } = await model.op("softmax", { x: [[0, 0], [0, Math.log(3)]] });
+      const unknown = await model.op("no_such_operator", {}).then(() => null, ({ code }) => code);
       const refused = await model.generate("x", { profile: "yes" }).then(() => null, ({ code }) => code);
       await model.dispose();
-      return { plain, measured, refused };
+      return { plain, measured, refused, y: [...y.data], unknown };
     }, place);
     const at = JSON.stringify(place);
     assert.equal(plain.profile, undefined);
@@ -114,5 +116,7 @@ test("kernels are measured, and the text stays", async () => {
     assert.ok(kernels.every(({ calls, ms, bytes }) => calls > 0 && ms >= 0 && bytes > 0), JSON.stringify(kernels));
     assert.equal(kernels.some(({ kernel }) => kernel === "communication"), place.threads === 2, at);
     assert.equal(refused, "invalid");
+    assert.deepEqual(y.map((p) => p.toFixed(4)), ["0.5000", "0.5000", "0.2500", "0.7500"], at);
+    assert.equal(unknown, "unsupported");
   }
 });

@@ -24,6 +24,10 @@ interface Engine {
   /** Ends what waits for a network or a disk. */
   readonly stop: AbortController;
   runtime?: WebRuntime;
+  /** The same beside a model, while it is opened. */
+  beside?: Promise<WebRuntime>;
+  /** Of the model's device. */
+  backend?: string;
   /** Requests that are being handled, but for `dispose`, which waits for the others. */
   running: number;
   closed: boolean;
@@ -118,18 +122,26 @@ function opened<T>(what: T | undefined, missing: string): T {
 }
 
 const theModel = ({ session }: Engine) => opened(session, "no model is loaded");
-const theRuntime = ({ runtime }: Engine) => opened(runtime, "no device is open");
+/** What runs operators; beside a model it is opened when it is first needed, on a device of the same kind. */
+async function theRuntime(engine: Engine): Promise<WebRuntime> {
+  const { session } = engine;
+  if (!session) return opened(engine.runtime, "no device is open");
+  engine.beside ??= open({ device: engine.backend === "cpu" ? "cpu" : "gpu" });
+  return (engine.runtime = await engine.beside);
+}
 
 function memory({ session, runtime }: Engine): DeviceMemory[] {
-  return opened(session ?? runtime, "nothing is open").memory() as DeviceMemory[];
+  const open = [session, runtime].filter((one) => one !== undefined);
+  opened(open[0], "nothing is open");
+  return open.flatMap((one) => one.memory() as DeviceMemory[]);
 }
 
 async function compute(engine: Engine, request: Call): Promise<Result> {
   switch (request.type) {
     case "op":
-      return (await theRuntime(engine).op(request.name, request.inputs, request.settings)) as Record<string, Tensor>;
+      return (await (await theRuntime(engine)).op(request.name, request.inputs, request.settings)) as Record<string, Tensor>;
     case "time":
-      return [...(await theRuntime(engine).time(request.name, request.inputs, request.settings, request.runs))];
+      return [...(await (await theRuntime(engine)).time(request.name, request.inputs, request.settings, request.runs))];
     case "mlps":
       return mlps(request.channels) as MlpSize[];
     case "devices":
@@ -211,6 +223,7 @@ async function handle(engine: Engine, request: Request): Promise<void> {
       session.onDevice((what: "lost" | "recovered", value: string | number) => reply({ type: "device", what, value }));
       tell("ready", 1, 1);
       const info = session.info() as Info;
+      engine.backend = info.device.backend;
       reply({
         type: "loaded",
         loaded: {

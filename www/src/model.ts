@@ -6,7 +6,7 @@ import { Calls, failure, type Thread } from "./calls.ts";
 import { ShardlightError } from "./errors.ts";
 import { Generation } from "./generation.ts";
 import { Completions } from "./openai.ts";
-import type { Answer, DeviceMemory, EmbedOptions, Form, GenerateOptions, Loaded, Message, Piece, Reply, Shard, Stats, Traffic } from "./protocol.ts";
+import type { Answer, DeviceMemory, EmbedOptions, Form, GenerateOptions, Input, Loaded, Message, Piece, Reply, Setting, Shard, Stats, Tensor, Traffic } from "./protocol.ts";
 import type { ThreadOptions } from "./start.ts";
 import { compiled } from "./wasm.ts";
 
@@ -180,6 +180,13 @@ export class Model extends EventTarget {
   /** One vector for a text or for tokens: their hidden states behind the last norm, pooled. Forgets the conversation. */
   embed(input: string | number[], { pooling = "mean", normalize = true }: EmbedOptions = {}): Promise<Float32Array> {
     return this.#calls.ask((id) => ({ type: "embed", id, conversation: this.#conversation, input, options: { pooling, normalize } }));
+  }
+
+  /**
+   * Runs an operator beside the model, as `Runtime.op` does, on a device of the same kind that is opened for it the first time.
+   */
+  op(name: string, inputs: Record<string, Input>, settings: Record<string, Setting> = {}): Promise<Record<string, Tensor>> {
+    return this.#calls.ask((id) => ({ type: "op", id, name, inputs, settings }));
   }
 
   /** What is taken of each device's memory; also while it answers. */

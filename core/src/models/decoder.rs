@@ -8,11 +8,10 @@ mod names;
 
 use super::{Model, ModelConfig, Positions, QkvOrder, RopeScaling, Share};
 use crate::comm::{Heads, Placement};
-use crate::kernels::attention_rules::alibi_slopes;
 use crate::kv_cache::KvCache;
 use crate::nn::{
     Activation, Attention, Embedding, GatedMlp, LatentAttention, LayerNorm, Linear, Mlp, Moe,
-    Packing, RmsNorm, Rope, RowNorm,
+    Packing, RmsNorm, Rope, RowNorm, alibi_slopes,
 };
 use crate::recording::Recording;
 use crate::tensor::Tensor;

@@ -54,6 +54,7 @@ pub use router_training::{Positions, Queue, RouterLoss, RouterLosses, Second, Tw
 pub use softmax::Softmax;
 pub use transformer_ffn::{TRANSFORMER_DROPOUT, TransformerFfn};
 
+pub use crate::kernels::attention_rules::alibi_slopes;
 pub use crate::kernels::philox::Draw;
 pub use crate::kernels::random::Distribution;
 pub use crate::kernels::{Activation, Packing, gru, lstm};
