@@ -8,10 +8,13 @@
 // y           (B, T, H, DV)   f32  write   HEADS_FIRST: (B, H, T, DV)
 // mask        (B, H, T, S)         read    optional, as slopes and kv_lengths: shared/attention_rules.wgsl
 // sinks       (H,)            f32  read    optional: a score more in each softmax, without a value
+// pages       words           u32  read    with PAGED: see below
 //
 // Caches are f32, f16 (KV_F16: pairs in u32) or q8_0 (KV_Q8_0: rows as core/src/weights/planar.rs
 // has them, D and DV multiples of 32). Softmax is online, in f32: no (T, S) matrix is in memory.
 // PARTIAL: H is not KVH * GROUP, or HEAD0 not 0: a rank's heads, which begin or end inside a group.
+// PAGED: tokens belong to different sequences, whose keys lie in pages of PAGE rows of the caches: four words of
+// `pages` for each token are its position, the row of its own key, and where in `pages` the list of its pages begins.
 // D and DV are even. A row without a key to attend to gives zeros. A `row` is a (t, h) with h among
 // the heads of one KV head. One of four ways, by a switch:
 //   SERIAL     one invocation per row, no barrier (adapters that are CPUs)
@@ -30,6 +33,7 @@ const HEAD0: u32 = 0u;
 const D: u32 = 64u;
 const DV: u32 = 64u;
 const SCALE: f32 = 0.125;
+const PAGE: u32 = 16u;
 const WG: u32 = 256u;
 
 struct Step {
@@ -103,7 +107,10 @@ fn unpack(p: packed) -> few {
 #if SINKS
 @group(0) @binding(8) var<storage, read> sinks: array<f32>;
 #endif
-@group(0) @binding(9) var<uniform> args: Args;
+#if PAGED
+@group(0) @binding(9) var<storage, read> pages: array<u32>;
+#endif
+@group(0) @binding(10) var<uniform> args: Args;
 
 #import attention_rules
 
@@ -132,6 +139,15 @@ fn cache_row(b: u32, g: u32) -> u32 {
     return b * args.S * KVH + g;
 #else
     return (b * KVH + g) * args.S;
+#endif
+}
+
+/// The row of key `s` of token `t` in the caches; `cache` is that of the KV head's first.
+fn key_row(cache: u32, t: u32, s: u32) -> u32 {
+#if PAGED
+    return cache + pages[pages[4u * t + 2u] + s / PAGE] * PAGE + s % PAGE;
+#else
+    return cache + s * NEXT_KEY;
 #endif
 }
 

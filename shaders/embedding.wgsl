@@ -1,5 +1,6 @@
 // embedding: y[t, c] = SCALE w[tokens[t] - ROW0, c] where ROW0 <= tokens[t] < ROW0 + N; other rows stay,
-// with ZERO they become 0; with POSITIONS the row is tokens[0] + FIRST + t - ROW0, and is added
+// with ZERO they become 0; with POSITIONS the row is tokens[0] + FIRST + t - ROW0, and is added; with EACH
+// it is tokens[4 (FIRST + t)] - ROW0
 //
 // tokens  (T,)    u32     read
 // w       (N, C)  planar  read: a slice of a table that begins at row ROW0
@@ -39,7 +40,11 @@ fn main(
         return;
     }
 #if POSITIONS
+#if EACH
+    let token = tokens[4u * (FIRST + t)];
+#else
     let token = tokens[0] + FIRST + t;
+#endif
 #else
     let token = tokens[t];
 #endif

@@ -4,6 +4,7 @@
 // k_cache   (B, KVH, S, D)                          write   f32, f16 or q8_0
 // v_cache   (B, KVH, S, DV)                         write   likewise
 // step      position of the first token; rows past S are dropped
+// pages     words                            u32    read    with PAGED: rows of the caches, as attention.wgsl has them
 //
 // Dispatch: one invocation per pair of elements, or with KV_Q8_0 of chunks. D and DV are even.
 // Reference: core/src/kernels/kv_append.rs.
@@ -33,7 +34,10 @@ struct Args {
 @group(0) @binding(2) var<storage, read_write> k_cache: array<packed>;
 @group(0) @binding(3) var<storage, read_write> v_cache: array<packed>;
 @group(0) @binding(4) var<uniform> step: Step;
-@group(0) @binding(5) var<uniform> args: Args;
+#if PAGED
+@group(0) @binding(5) var<storage, read> pages: array<u32>;
+#endif
+@group(0) @binding(6) var<uniform> args: Args;
 
 var<private> start: u32;
 
@@ -65,8 +69,15 @@ fn main(
     let t = (row / KVH) % args.T;
     let g = row / (KVH * args.T) * KVH + row % KVH;
 #endif
+    if row >= B * args.T * KVH {
+        return;
+    }
+#if PAGED
+    let s = pages[4u * t + 1u];
+#else
     let s = step.pos + t;
-    if row >= B * args.T * KVH || s >= args.S {
+#endif
+    if s >= args.S {
         return;
     }
     let to = g * args.S + s;

@@ -9,6 +9,7 @@
 // k_cache   (KVH, S, D)               write  f32, f16 or q8_0
 // v_cache   (KVH, S, D)               write  likewise
 // step      position of the first token; rows past S are dropped
+// pages     words              u32   read   with PAGED: positions and rows of the caches, as attention.wgsl has them
 //
 // Dispatch: one invocation per pair of elements, or with KV_Q8_0 per two chunks. D and ROT are even.
 // Source: arXiv:2104.09864, eq. 34; arXiv:1910.07467, eq. 4. Reference: core/src/kernels/qkv_append.rs.
@@ -46,7 +47,10 @@ struct Args {
 @group(0) @binding(5) var<storage, read_write> k_cache: array<packed>;
 @group(0) @binding(6) var<storage, read_write> v_cache: array<packed>;
 @group(0) @binding(7) var<uniform> step: Step;
-@group(0) @binding(8) var<uniform> args: Args;
+#if PAGED
+@group(0) @binding(8) var<storage, read> pages: array<u32>;
+#endif
+@group(0) @binding(9) var<uniform> args: Args;
 
 const PARTS: u32 = (D + PART - 1u) / PART;
 const HEADS: u32 = H + 2u * KVH;
@@ -113,7 +117,13 @@ fn main(
     }
     head = row % HEADS;
     start = row * D;
+#if PAGED
+    position = pages[4u * t];
+    let to_row = pages[4u * t + 1u];
+#else
     position = step.pos + t;
+    let to_row = position;
+#endif
 #if NORM
     var sum = 0.0;
     for (var i = 0u; i < D; i += 1u) {
@@ -126,9 +136,9 @@ fn main(
         for (var i = 0u; i < min(PART, D - part * PART) / 2u; i += 1u) {
             q[to + i] = pair(false, part * (PART / 2u) + i);
         }
-    } else if position < args.S {
+    } else if to_row < args.S {
         let value = head >= H + KVH;
         let g = head - H - select(0u, KVH, value);
-        put(value, g * args.S + position, D, part);
+        put(value, g * args.S + to_row, D, part);
     }
 }

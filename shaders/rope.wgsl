@@ -4,7 +4,7 @@
 // x          (B, T, H, D)      f32   read, write   HEADS_FIRST: (B, H, T, D)
 // table      (S, ROT / 2)      vec2  read          (cos, sin) of pair i at absolute position s
 // step       position of the first token
-// positions  (1 or 2, B, T)    u32   read          optional: a position for each token
+// positions  (1 or 2, B, T)    u32   read          optional: a position for each token, one of EVERY numbers
 //
 // TWO_D: each half of the ROT channels is turned on its own, by its own row of positions and the
 // same table (S, ROT / 4).
@@ -16,6 +16,7 @@ const B: u32 = 1u;
 const H: u32 = 9u;
 const D: u32 = 64u;
 const ROT: u32 = 64u;
+const EVERY: u32 = 1u;
 const WG: u32 = 64u;
 
 struct Step {
@@ -66,7 +67,7 @@ fn main(
     let t = (row / H) % args.T;
 #endif
 #if POSITIONS
-    let s = positions[(part * B + b) * args.T + t];
+    let s = positions[EVERY * ((part * B + b) * args.T + t)];
 #else
     let s = step.pos + t;
 #endif

@@ -2,6 +2,7 @@
 
 use crate::device::{Device, Layout, Purpose};
 use crate::kernels::copy;
+use crate::kernels::pages::PAGE;
 use crate::recording::Recording;
 use crate::tensor::{Storage, Tensor};
 use crate::weights::planar;
@@ -91,6 +92,8 @@ pub struct KvCache {
     shape: CacheShape,
     capacity: usize,
     dtype: KvDType,
+    /// Where each token of a step is, if they are of several sequences.
+    pages: Option<Tensor>,
 }
 
 impl KvCache {
@@ -144,6 +147,7 @@ impl KvCache {
             shape: cache,
             capacity,
             dtype,
+            pages: None,
         })
     }
 
@@ -173,6 +177,65 @@ impl KvCache {
             let params = copy::params(heads, row as usize / 4, along, along, tokens);
             let bindings = vec![Some(from.clone()), Some(to.clone())];
             r.push(&copy::KERNEL, params, bindings)?;
+        }
+        Ok(true)
+    }
+
+    /// Room for `capacity` tokens of several sequences, in [`pages`](crate::kernels::pages); `words` are those that
+    /// say where a step's tokens are.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KvCache::new`].
+    pub async fn paged(&self, device: &dyn Device, capacity: usize, words: usize) -> Result<Self> {
+        let mut cache = KvCache::new(device, self.shape, capacity, self.dtype).await?;
+        let bytes = 4 * words as u64;
+        let pages = device.alloc(bytes, Purpose::Activations, "pages").await?;
+        cache.pages = Some(Tensor::of(pages, DType::U32, &[words]));
+        Ok(cache)
+    }
+
+    /// Where each token of a step is (`kernels::pages`), if they are of several sequences.
+    pub fn pages(&self) -> Option<&Tensor> {
+        self.pages.as_ref()
+    }
+
+    /// Records that the first `rows` rows of a page go to another one, by way of scratch memory. False, and nothing,
+    /// where rows are no whole words: blocks of 34 bytes, an odd number of them.
+    pub(crate) fn copy_page(
+        &self,
+        r: &mut Recording,
+        [from, to]: [usize; 2],
+        rows: usize,
+    ) -> Result<bool> {
+        let heads = self.shape.kv_heads;
+        let words = |t: &Tensor| match &t.storage {
+            Storage::Buffer(buffer) => {
+                let row = buffer.bytes() / (heads * self.capacity) as u64;
+                row.is_multiple_of(4).then_some(row as usize / 4)
+            }
+            Storage::Scratch(_) => None,
+        };
+        for tensor in self.layers.iter().flat_map(|(k, v)| [k, v]) {
+            let Some(row) = words(tensor) else {
+                return Ok(false);
+            };
+            let between = r.scratch(DType::U32, &[heads, rows, row])?;
+            let (from, to) = ((self.capacity, from * PAGE), (self.capacity, to * PAGE));
+            let whole = (rows, 0);
+            for (params, [x, y]) in [
+                (
+                    copy::params(heads, row, from, whole, rows),
+                    [tensor, &between],
+                ),
+                (
+                    copy::params(heads, row, whole, to, rows),
+                    [&between, tensor],
+                ),
+            ] {
+                let bindings = vec![Some(x.clone()), Some(y.clone())];
+                r.push(&copy::KERNEL, params, bindings)?;
+            }
         }
         Ok(true)
     }

@@ -1,5 +1,6 @@
 //! A model on its ranks' devices, caches, and what has been said.
 
+pub mod batch;
 mod choose;
 mod embed;
 mod fork;
@@ -9,6 +10,7 @@ mod ranks;
 mod recovery;
 mod statistics;
 mod stop;
+mod written;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -35,7 +37,7 @@ use ranks::Ranks;
 pub use ranks::ShardInfo;
 use recovery::Answering;
 pub use statistics::ExpertStatistics;
-use stop::StopText;
+use written::Written;
 
 /// Context length when none is asked for (if the model allows it).
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -229,6 +231,8 @@ pub struct Session {
     conversation: Conversation,
     parked: HashMap<Conversation, Parked>,
     last_conversation: u32,
+    /// How often a device was lost.
+    losses: u32,
 }
 
 /// What of a device's memory a session takes.
@@ -282,6 +286,7 @@ impl Session {
             conversation: Conversation::default(),
             parked: HashMap::new(),
             last_conversation: 0,
+            losses: 0,
         })
     }
 
@@ -428,63 +433,48 @@ impl Session {
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated> {
         self.check_prompt(prompt)?;
-        let mut text = StopText::new(&options.stop);
-        let mut made: Vec<u32> = Vec::new();
-        let mut logprobs = Vec::new();
-        let mut end = None;
-        let mut tail = String::new();
+        let mut written = Written::new(self.tokenizer.clone(), options);
         let stop = 'stop: {
             let mut answer = Answering::new(prompt, options)?;
-            let tokenizer = self.tokenizer.clone();
-            let mut decoder = TextOf::new(tokenizer.as_deref(), &options.show);
             loop {
-                let id = match self.next(&mut answer, &made, on_event).await? {
+                let id = match self.next(&mut answer, written.tokens(), on_event).await? {
                     ControlFlow::Continue(id) => id,
                     ControlFlow::Break(stop) => break 'stop stop,
                 };
-                if !made.is_empty() && self.tell_experts(on_event).is_break() {
+                if !written.tokens().is_empty() && self.tell_experts(on_event).is_break() {
                     break 'stop StopReason::Cancelled;
                 }
-                if tokenizer.as_ref().is_some_and(|t| t.is_eos(id)) {
-                    end = Some(id);
+                if written.ends_with(id) {
                     break 'stop StopReason::Eos;
                 }
-                made.push(id);
-                let piece = decoder.push(id);
-                let new = text.push(&piece);
-                logprobs.extend(answer.logprobs.take());
+                let new = written.push(id, answer.chooser.logprobs.take());
                 let event = Event::Token {
                     id,
                     text: &new,
-                    logprobs: options.logprobs.and(logprobs.last()),
+                    logprobs: options.logprobs.and(written.last_logprobs()),
                 };
                 let cancelled = on_event(event).is_break();
-                if text.is_stopped() {
+                if written.is_stopped() {
                     break 'stop StopReason::StopString;
                 }
                 if cancelled {
                     break 'stop StopReason::Cancelled;
                 }
-                if answer.accept(id)? {
-                    tail = decoder.finish();
+                if answer.chooser.accept(id)? {
                     break 'stop StopReason::Eos;
                 }
-                if made.len() >= options.max_tokens {
-                    tail = decoder.finish();
+                if written.tokens().len() >= options.max_tokens {
                     break 'stop StopReason::Length;
                 }
                 if self.past.len() >= self.ranks.context() {
-                    tail = decoder.finish();
                     break 'stop StopReason::Context;
                 }
             }
         };
-        let mut rest = text.push(&tail);
-        rest.push_str(&text.finish());
+        let rest = written.rest();
         if !rest.is_empty()
-            && let Some(&id) = made.last()
+            && let Some(&id) = written.tokens().last()
         {
-            // Text that was held back for a stop text that did not come.
             let event = Event::Token {
                 id,
                 text: &rest,
@@ -492,14 +482,7 @@ impl Session {
             };
             let _ = on_event(event);
         }
-        Ok(Generated {
-            tokens: made,
-            logprobs,
-            end,
-            text: text.into_text(),
-            stop,
-            profile: None,
-        })
+        Ok(written.into_generated(stop))
     }
 
     fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
@@ -580,22 +563,5 @@ impl Session {
             self.past.extend_from_slice(chunk);
         }
         Ok(found)
-    }
-}
-
-/// Text of tokens one by one; without a tokenizer there is none.
-struct TextOf<'a>(Option<crate::tokenizer::Decoder<'a>>);
-
-impl<'a> TextOf<'a> {
-    fn new(tokenizer: Option<&'a Tokenizer>, show: &[String]) -> Self {
-        TextOf(tokenizer.map(|t| t.decoder(true).showing(show)))
-    }
-
-    fn push(&mut self, id: u32) -> String {
-        self.0.as_mut().map(|d| d.push(id)).unwrap_or_default()
-    }
-
-    fn finish(self) -> String {
-        self.0.map(|d| d.finish()).unwrap_or_default()
     }
 }

@@ -44,6 +44,14 @@ impl Tensor {
         Tensor::new(self.storage.clone(), self.dtype, shape)
     }
 
+    /// The buffer it is in, once it is in one.
+    pub fn buffer(&self) -> Option<&Buffer> {
+        match &self.storage {
+            Storage::Buffer(buffer) => Some(buffer),
+            Storage::Scratch(_) => None,
+        }
+    }
+
     /// Do both lie in the same buffer?
     pub fn shares_memory(&self, other: &Tensor) -> bool {
         match (&self.storage, &other.storage) {

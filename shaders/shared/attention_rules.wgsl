@@ -11,7 +11,7 @@
 //               MASK_HIDDEN: more than 0.99 hides. Keys from MASK_S on are hidden. A stride of 0
 //               broadcasts
 //
-// The kernel declares `step`, `args` and the bindings mask, slopes and kv_lengths.
+// With PAGED tokens have positions of their own, in `pages`. The kernel declares `step`, `args` and the bindings mask, slopes and kv_lengths.
 // Reference: core/src/kernels/attention_rules.rs.
 
 // Below every score; finite, so that differences are.
@@ -31,8 +31,16 @@ struct Keys {
     end: u32,
 }
 
+fn position_of(t: u32) -> u32 {
+#if PAGED
+    return pages[4u * t];
+#else
+    return step.pos + t;
+#endif
+}
+
 fn seen_keys(b: u32, t: u32) -> Keys {
-    let pos = step.pos + t;
+    let pos = position_of(t);
     var keys = Keys(0u, args.S);
 #if !FULL
     keys.end = min(pos + 1u, args.S);
@@ -63,7 +71,7 @@ fn adjust(x: Query, score: f32, s: u32) -> f32 {
 #if ABSOLUTE
     y += slopes[x.h] * f32(s);
 #else
-    y += slopes[x.h] * (f32(s) - f32(step.pos + x.t));
+    y += slopes[x.h] * (f32(s) - f32(position_of(x.t)));
 #endif
 #endif
 #if MASK

@@ -53,10 +53,10 @@ fn main(
     var sum = start_sum(one);
     var sums: array<few, COLS_V>;
     for (var s = begin + own_keys; s < end; s += s_step) {
-        let row0 = cache + s * NEXT_KEY;
-        let row1 = cache + min(s + 1u, end - 1u) * NEXT_KEY;
-        let row2 = cache + min(s + 2u, end - 1u) * NEXT_KEY;
-        let row3 = cache + min(s + 3u, end - 1u) * NEXT_KEY;
+        let row0 = key_row(cache, x.t, s);
+        let row1 = key_row(cache, x.t, min(s + 1u, end - 1u));
+        let row2 = key_row(cache, x.t, min(s + 2u, end - 1u));
+        let row3 = key_row(cache, x.t, min(s + 3u, end - 1u));
         var d0 = few();
         var d1 = few();
         var d2 = few();

@@ -44,10 +44,10 @@ fn main(
     // The same number of turns for all subgroups: browsers ask for uniform control flow.
     for (var first = keys.first; first < keys.end; first += 4u * subgroups) {
         let s = first + 4u * own;
-        let row0 = cache + min(s, keys.end - 1u) * NEXT_KEY;
-        let row1 = cache + min(s + 1u, keys.end - 1u) * NEXT_KEY;
-        let row2 = cache + min(s + 2u, keys.end - 1u) * NEXT_KEY;
-        let row3 = cache + min(s + 3u, keys.end - 1u) * NEXT_KEY;
+        let row0 = key_row(cache, x.t, min(s, keys.end - 1u));
+        let row1 = key_row(cache, x.t, min(s + 1u, keys.end - 1u));
+        let row2 = key_row(cache, x.t, min(s + 2u, keys.end - 1u));
+        let row3 = key_row(cache, x.t, min(s + 3u, keys.end - 1u));
         var part = vec4<f32>();
         for (var n = 0u; n < OWN_COLS; n += 1u) {
             let c = own_lane + n * size;

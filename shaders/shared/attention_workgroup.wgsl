@@ -39,7 +39,7 @@ fn main(
         var score = LOWEST;
         if s + lane < keys.end {
             var d = few();
-            let at = (cache + (s + lane) * NEXT_KEY) * K_ROW;
+            let at = key_row(cache, x.t, s + lane) * K_ROW;
             for (var c = 0u; c < COLS; c += 1u) {
                 d += query[c] * k_few(at, c);
             }
@@ -68,7 +68,7 @@ fn main(
         sums *= scale;
         if part < PARTS {
             for (var i = part; i < min(keys.end - s, WG); i += PARTS) {
-                sums += scores[i] * v_few((cache + (s + i) * NEXT_KEY) * V_ROW, column);
+                sums += scores[i] * v_few(key_row(cache, x.t, s + i) * V_ROW, column);
             }
         }
         workgroupBarrier();

@@ -4,16 +4,17 @@
 //! Token t (position `step.pos + t`) sees the cache rows that the [rules](super::attention_rules)
 //! say: `0 ..= step.pos + t` without any. Head h reads KV head `(h + HEAD0) / GROUP`. Caches are those
 //! of [`kv_append`](super::kv_append). A sink is one score more in a head's softmax, without a value
-//! (gpt-oss). A token that sees no key gives zeros.
+//! (gpt-oss). A token that sees no key gives zeros. Tokens of different sequences, each with a position of its own, are
+//! `PAGED`: see [`pages`](super::pages).
 //!
 //! Params: `B` sequences, `T` tokens, `H` heads, `KVH` KV heads, `GROUP` heads of a KV head, `HEAD0`
 //! place of the first head in its group, `PARTIAL` (`HEAD0` is not 0, or `H` not `KVH * GROUP`: a
 //! rank's heads, which begin or end inside a group), `D` head size and `DV` that of the values (even,
 //! at most 512), `S` cache capacity, `SCALE` of the scores, `KV_F16`, `KV_Q8_0`, `HEADS_FIRST` (q and y
-//! are (B, H, T, D)), `TOKENS_FIRST` (caches are (B, S, KVH, D)), `SINKS`, and those of the rules.
+//! are (B, H, T, D)), `TOKENS_FIRST` (caches are (B, S, KVH, D)), `SINKS`, `PAGED` with `PAGE`, and those of the rules.
 
 use super::attention_rules::{self, Mask, MaskKind, Rules};
-use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
+use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold, pages};
 use crate::DType;
 use crate::device::cpu;
 use crate::device::{DeviceKind, Limits};
@@ -31,6 +32,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::optional("slopes", Access::Read),
         Binding::optional("kv_lengths", Access::Read),
         Binding::optional("sinks", Access::Read),
+        Binding::optional("pages", Access::Read),
     ],
     uniforms: &[
         "T", "S", "PREFIX", "WINDOW", "MASK_B", "MASK_H", "MASK_T", "MASK_S",
@@ -73,6 +75,8 @@ pub struct Call {
     pub tokens_first: bool,
     /// Is there a sink for each head?
     pub sinks: bool,
+    /// Tokens of several sequences; without prefix, masks and lengths.
+    pub paged: bool,
     /// Which keys are seen, and what is done to the scores.
     pub rules: Rules,
 }
@@ -102,6 +106,7 @@ impl Call {
             heads_first: false,
             tokens_first: false,
             sinks: false,
+            paged: false,
             rules: Rules::default(),
         }
     }
@@ -126,7 +131,12 @@ pub fn params(call: &Call) -> Params {
         .switch("KV_Q8_0", call.kv == DType::Q8_0)
         .switch("HEADS_FIRST", call.heads_first)
         .switch("TOKENS_FIRST", call.tokens_first)
-        .switch("SINKS", call.sinks);
+        .switch("SINKS", call.sinks)
+        .switch("PAGED", call.paged);
+    let p = match call.paged {
+        true => p.u32("PAGE", pages::PAGE as u32),
+        false => p,
+    };
     call.rules.set(p)
 }
 
@@ -161,6 +171,15 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
     }
     // A tile is worth its barriers when several tokens share it.
     let tile_at = if tokens >= 4 { 0 } else { variants.len() };
+    if p.is("PAGED") {
+        // Rows share no keys.
+        let at = match limits.kind {
+            DeviceKind::SoftwareGpu => 0,
+            _ => variants.len(),
+        };
+        variants.insert(at, split);
+        return variants;
+    }
     variants.extend([serial, split]);
     if let Some(tile) = tile(p, limits) {
         variants.insert(tile_at, tile);
@@ -223,7 +242,6 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let (batch, tokens, heads, kv_heads) = (p.size("B"), p.size("T"), p.size("H"), p.size("KVH"));
     let (size, v_size) = (p.size("D"), p.size("DV"));
     let (capacity, scale) = (p.size("S"), f64::from(p.number("SCALE")));
-    let pos = arrays[3][0] as usize;
     let mut y = vec![0.0; batch * tokens * heads * v_size];
     for i in 0..batch * tokens * heads {
         let (b, t, h) = (i / heads / tokens, i / heads % tokens, i % heads);
@@ -232,21 +250,31 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
             false => i,
         };
         let g = (h + p.size("HEAD0")) / p.size("GROUP");
+        let (pos, _) = pages::place(p, [&arrays[3], &arrays[9]], t);
+        // The rules count from the call's first token.
+        let (first, own) = match p.is("PAGED") {
+            true => (pos, 0),
+            false => (pos - t, t),
+        };
         let key = |s: usize| match p.is("TOKENS_FIRST") {
             true => (b * capacity + s) * kv_heads + g,
-            false => (b * kv_heads + g) * capacity + s,
+            false => (b * kv_heads + g) * capacity + pages::key_row(p, &arrays[9], t, s),
         };
         let score = |s: usize| {
             let extra = [&arrays[5][..], &arrays[6], &arrays[7]];
-            let seen = attention_rules::reference_score(p, extra, pos, [b, h, t], s, 0.0);
+            let seen = attention_rules::reference_score(p, extra, first, [b, h, own], s, 0.0);
             if seen == f64::NEG_INFINITY {
                 return seen;
             }
             let (q, k) = (&arrays[0][row * size..], &arrays[1][key(s) * size..]);
             let dot: f64 = (0..size).map(|i| q[i] * k[i]).sum();
-            attention_rules::reference_score(p, extra, pos, [b, h, t], s, scale * dot)
+            attention_rules::reference_score(p, extra, first, [b, h, own], s, scale * dot)
         };
-        let scores: Vec<f64> = (0..capacity).map(score).collect();
+        let keys = match p.is("PAGED") {
+            true => pos + 1,
+            false => capacity,
+        };
+        let scores: Vec<f64> = (0..keys).map(score).collect();
         let sink = arrays[8].get(h).copied().unwrap_or(f64::NEG_INFINITY);
         let largest = scores.iter().fold(sink, |a, b| a.max(*b));
         if largest == f64::NEG_INFINITY {
@@ -331,7 +359,50 @@ fn cases() -> Vec<Case> {
         cases.push(case(pos, &[], call));
     }
     cases.extend(rules_cases());
+    cases.extend(paged_cases());
     cases.extend(partial_cases());
+    cases
+}
+
+/// Tokens of sequences of their own.
+fn paged_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, (tokens, last, (heads, kv_heads), head_size)) in [
+        (1, 40, (9, 3), 64),
+        (3, 200, (4, 2), 32),
+        (8, 63, (8, 1), 80),
+        (5, 16, (2, 2), 6),
+        (33, 100, (4, 2), 64),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for kv in [DType::F32, DType::F16, DType::Q8_0] {
+            if kv == DType::Q8_0 && head_size % 32 != 0 {
+                continue;
+            }
+            let plain = Call::causal(tokens, heads, kv_heads, head_size, 64 * pages::PAGE);
+            let rules = Rules {
+                window: (i % 3 == 1).then_some(21),
+                softcap: if i % 3 == 2 { 2.0 } else { 0.0 },
+                alibi: i == 3,
+                ..Rules::default()
+            };
+            let call = Call {
+                kv,
+                rules,
+                sinks: i == 1,
+                paged: true,
+                ..plain
+            };
+            let mut case = case(0, &[], call.clone());
+            // Sequences of one token, or of several, not in order.
+            let sequences = tokens.min(4);
+            let positions: Vec<usize> = (0..tokens).map(|t| last - last * t / tokens).collect();
+            case.arrays[9] = Some(pages::case(&positions, sequences, call.capacity));
+            cases.push(case);
+        }
+    }
     cases
 }
 
@@ -525,7 +596,7 @@ fn case(pos: usize, lengths: &[u32], call: Call) -> Case {
         .iter_mut()
         .for_each(|x| *x *= 3.0);
     // Rows that no token sees hold what must not be read.
-    if batch == 1 && call.rules == Rules::default() && call.kv != DType::Q8_0 {
+    if batch == 1 && !call.paged && call.rules == Rules::default() && call.kv != DType::Q8_0 {
         for g in 0..kv_heads {
             for s in pos + tokens..capacity {
                 k[row(g, s) * call.head_size..][..call.head_size].fill(f32::NAN);
@@ -548,6 +619,7 @@ fn case(pos: usize, lengths: &[u32], call: Call) -> Case {
             slopes,
             kv_lengths,
             call.sinks.then(|| HostArray::random(6, &[heads])),
+            None,
         ],
         bound: 1e-9,
     }

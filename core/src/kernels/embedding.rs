@@ -5,7 +5,7 @@
 //! several slices is several calls. Switch `ZERO`: their rows become zeros, as a rank's first call
 //! needs where each rank has a part of the vocabulary and y is summed over ranks (arXiv:1909.08053,
 //! section 3). Switch `POSITIONS`: `tokens` is a step, token t has the number of its position and of the constant
-//! `FIRST` together, and rows are added to those of y.
+//! `FIRST` together, and rows are added to those of y. With `EACH` every fourth number of `tokens` is a position.
 
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, fold};
 use crate::DType;
@@ -47,6 +47,7 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
 /// The number of token `t`.
 fn number(p: &Params, t: usize, tokens: impl Fn(usize) -> u32) -> u32 {
     match p.is("POSITIONS") {
+        true if p.is("EACH") => tokens(4 * (p.size("FIRST") + t)),
         true => (tokens(0).wrapping_add(p.get("FIRST"))).wrapping_add(t as u32),
         false => tokens(t),
     }
@@ -133,6 +134,10 @@ fn cases() -> Vec<Case> {
         let mut positions = case(&[0; 4], 256, dtype, 10, 7);
         positions.params = (positions.params.bool("POSITIONS", true)).u32("FIRST", 2);
         positions.arrays[0] = Some(HostArray::u32(&[4], &[7, 0, 0, 0]));
+        cases.push(positions.clone());
+        positions.params = positions.params.bool("EACH", true);
+        let words: Vec<u32> = (0..24).map(|i| 9 + i * 3 % 8).collect();
+        positions.arrays[0] = Some(HostArray::u32(&[24], &words));
         cases.push(positions);
     }
     cases

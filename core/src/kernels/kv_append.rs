@@ -7,13 +7,13 @@
 //!
 //! Params: `B` sequences, `T` tokens, `KVH` KV heads, `D` and `DV` head sizes (even; for q8_0
 //! multiples of 32), `S` cache capacity, `KV_F16`, `KV_Q8_0`, `HEADS_FIRST` (k and v are
-//! (B, KVH, T, D) instead of (B, T, KVH, D)).
+//! (B, KVH, T, D) instead of (B, T, KVH, D)), `PAGED`: `pages` says which rows are written.
 
 use std::ops::Range;
 
 use half::f16;
 
-use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold};
+use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold, pages};
 use crate::DType;
 use crate::device::Limits;
 use crate::device::cpu::{self, CpuDispatch};
@@ -28,6 +28,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::new("k_cache", Access::Write),
         Binding::new("v_cache", Access::Write),
         Binding::new("step", Access::Uniform),
+        Binding::optional("pages", Access::Read),
     ],
     uniforms: &["T", "S"],
     variants,
@@ -55,6 +56,8 @@ pub struct Call {
     pub kv: DType,
     /// k and v are (B, KVH, T, D) instead of (B, T, KVH, D).
     pub heads_first: bool,
+    /// Rows of the caches are those that a buffer says ([`attention`](super::attention)).
+    pub paged: bool,
 }
 
 /// Parameters of a call.
@@ -69,6 +72,7 @@ pub fn params(call: &Call) -> Params {
         .switch("KV_F16", call.kv == DType::F16)
         .switch("KV_Q8_0", call.kv == DType::Q8_0)
         .switch("HEADS_FIRST", call.heads_first)
+        .switch("PAGED", call.paged)
 }
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
@@ -84,12 +88,13 @@ fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
 
 fn cpu(d: &CpuDispatch<'_>) {
     let p = d.params;
-    let (kv_heads, tokens, pos) = (p.size("KVH"), p.size("T"), d.u32(4)[0] as usize);
+    let (kv_heads, tokens) = (p.size("KVH"), p.size("T"));
+    let rows = rows(d, 4, 5);
     let (heads, heads_first) = (p.size("B") * kv_heads, p.is("HEADS_FIRST"));
     for (from, to, size) in [(0, 2, p.size("D")), (1, 3, p.size("DV"))] {
         let from = d.f32(from);
         let from = &*from;
-        append(d, to, 0..heads, size, pos, |g, t, row| {
+        append(d, to, 0..heads, size, &rows, |g, t, row| {
             let at = match heads_first {
                 true => g * tokens + t,
                 false => (g / kv_heads * tokens + t) * kv_heads + g % kv_heads,
@@ -99,14 +104,27 @@ fn cpu(d: &CpuDispatch<'_>) {
     }
 }
 
-/// Writes rows of `size` elements to the cache `to` of these heads from row `pos` on: `fill` gives that of a
-/// head and a token. Of the params, `T`, `S` and the cache's type are read.
+/// Row of the caches for each of `T` tokens, by the bindings `step` and `pages`.
+pub(super) fn rows(d: &CpuDispatch<'_>, step: usize, pages: usize) -> Vec<usize> {
+    let tokens = 0..d.params.size("T");
+    if d.params.is("PAGED") {
+        let pages = d.u32(pages);
+        return tokens
+            .map(|t| pages[pages::WORDS * t + 1] as usize)
+            .collect();
+    }
+    let pos = d.u32(step)[0] as usize;
+    tokens.map(|t| pos + t).collect()
+}
+
+/// Writes rows of `size` elements to the cache `to` of these heads, `rows[t]` for token t: `fill` gives that of a
+/// head and a token. Of the params, `S` and the cache's type are read.
 pub(super) fn append(
     d: &CpuDispatch<'_>,
     to: usize,
     heads: Range<usize>,
     size: usize,
-    pos: usize,
+    rows: &[usize],
     fill: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) {
     if d.params.is("KV_Q8_0") {
@@ -115,7 +133,7 @@ pub(super) fn append(
             d,
             &mut d.write::<u8>(to),
             (heads, size, row),
-            pos,
+            rows,
             fill,
             |from, to| {
                 to.copy_from_slice(&quantize(DType::Q8_0, from));
@@ -126,7 +144,7 @@ pub(super) fn append(
             d,
             &mut d.write::<u16>(to),
             (heads, size, size),
-            pos,
+            rows,
             fill,
             |from, to| {
                 for (to, v) in to.iter_mut().zip(from) {
@@ -139,7 +157,7 @@ pub(super) fn append(
             d,
             &mut d.write::<f32>(to),
             (heads, size, size),
-            pos,
+            rows,
             fill,
             |from, to| {
                 to.copy_from_slice(from);
@@ -153,24 +171,22 @@ fn store<E: Send>(
     d: &CpuDispatch<'_>,
     cache: &mut [E],
     (heads, size, row): (Range<usize>, usize, usize),
-    pos: usize,
+    rows: &[usize],
     fill: impl Fn(usize, usize, &mut [f32]) + Sync,
     pack: impl Fn(&[f32], &mut [E]) + Sync,
 ) {
-    let p = d.params;
-    let (tokens, capacity) = (p.size("T"), p.size("S"));
-    let rows = tokens.min(capacity.saturating_sub(pos));
+    let capacity = d.params.size("S");
     let one_head = |g: usize, head: &mut [E]| {
         let mut from = vec![0.0; size];
-        for t in 0..rows {
+        for (t, at) in rows.iter().enumerate().filter(|(_, at)| **at < capacity) {
             fill(g, t, &mut from);
-            pack(&from, &mut head[(pos + t) * row..][..row]);
+            pack(&from, &mut head[at * row..][..row]);
         }
     };
     let len = capacity * row;
     let first = heads.start;
     let heads = &mut cache[first * len..heads.end * len];
-    if rows * size < 2048 {
+    if rows.len() * size < 2048 {
         let heads = heads.chunks_mut(len).enumerate();
         heads.for_each(|(g, head)| one_head(first + g, head));
     } else {
@@ -180,7 +196,6 @@ fn store<E: Send>(
 
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let (kv_heads, tokens, capacity) = (p.size("KVH"), p.size("T"), p.size("S"));
-    let pos = arrays[4][0] as usize;
     for (from, to, size) in [(0, 2, p.size("D")), (1, 3, p.size("DV"))] {
         for row in 0..p.size("B") * tokens * kv_heads {
             let (b, t, g) = if p.is("HEADS_FIRST") {
@@ -196,10 +211,11 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
                     row % kv_heads,
                 )
             };
-            if pos + t >= capacity {
+            let (_, s) = pages::place(p, [&arrays[4], &arrays[5]], t);
+            if s >= capacity {
                 continue;
             }
-            let to_row = ((b * kv_heads + g) * capacity + pos + t) * size;
+            let to_row = ((b * kv_heads + g) * capacity + s) * size;
             for i in 0..size {
                 let value = kept(p, &arrays[from][row * size..][..size], i);
                 arrays[to][to_row + i] = value;
@@ -241,10 +257,6 @@ fn cases() -> Vec<Case> {
                 continue;
             }
             for heads_first in [false, true] {
-                let rows = [batch, tokens, kv_heads];
-                let mut k = case::random(1, rows.iter().product::<usize>() * head_size);
-                // Beyond what f16 holds.
-                k[0] = -70000.0;
                 let call = Call {
                     batch,
                     tokens,
@@ -254,26 +266,56 @@ fn cases() -> Vec<Case> {
                     capacity,
                     kv,
                     heads_first,
+                    paged: false,
                 };
-                let cache = |seed, size| {
-                    HostArray::random_cache(seed, &[batch, kv_heads, capacity, size], kv)
-                };
-                cases.push(Case {
-                    params: params(&call),
-                    arrays: vec![
-                        Some(HostArray::f32(&[batch, tokens, kv_heads, head_size], &k)),
-                        Some(HostArray::random(
-                            2,
-                            &[batch, tokens, kv_heads, v_head_size],
-                        )),
-                        Some(cache(3, head_size)),
-                        Some(cache(4, v_head_size)),
-                        Some(HostArray::step(pos)),
-                    ],
-                    bound: if kv == DType::F32 { 0.0 } else { 1e-6 },
-                });
+                cases.push(one_case(pos, &call));
+                if batch == 1 {
+                    let (capacity, paged) = (20 * pages::PAGE, true);
+                    cases.push(one_case(
+                        pos,
+                        &Call {
+                            capacity,
+                            paged,
+                            ..call
+                        },
+                    ));
+                }
             }
         }
     }
     cases
+}
+
+fn one_case(pos: usize, call: &Call) -> Case {
+    let Call {
+        batch,
+        tokens,
+        kv_heads,
+        ..
+    } = *call;
+    let (head_size, v_head_size) = (call.head_size, call.v_head_size);
+    let mut k = case::random(1, batch * tokens * kv_heads * head_size);
+    // Beyond what f16 holds.
+    k[0] = -70000.0;
+    let cache = |seed, size| {
+        HostArray::random_cache(seed, &[batch, kv_heads, call.capacity, size], call.kv)
+    };
+    Case {
+        params: params(call),
+        arrays: vec![
+            Some(HostArray::f32(&[batch, tokens, kv_heads, head_size], &k)),
+            Some(HostArray::random(
+                2,
+                &[batch, tokens, kv_heads, v_head_size],
+            )),
+            Some(cache(3, head_size)),
+            Some(cache(4, v_head_size)),
+            Some(HostArray::step(pos)),
+            call.paged.then(|| {
+                let positions: Vec<usize> = (pos..pos + tokens).rev().collect();
+                pages::case(&positions, 1, call.capacity)
+            }),
+        ],
+        bound: if call.kv == DType::F32 { 0.0 } else { 1e-6 },
+    }
 }

@@ -60,6 +60,7 @@ pub mod norm;
 pub mod norm_backward;
 pub mod norm_backward_weight;
 pub mod one_hot;
+pub mod pages;
 pub mod philox;
 pub mod qkv_append;
 pub mod qkv_product;

@@ -4,10 +4,10 @@
 //!
 //! Params: `T` tokens, `H` query heads, `KVH` key/value heads, `D` head size (even; for q8_0 a multiple of 32),
 //! `S` cache capacity, `KV_F16`, `KV_Q8_0`, `ROPE` with `ROT` channels that are turned and `ADJACENT` as
-//! [`super::rope`] has them, `NORM` with `EPS`.
+//! [`super::rope`] has them, `NORM` with `EPS`, `PAGED`: `pages` says positions and which rows are written.
 
 use super::{
-    Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold, kv_append, rope,
+    Access, Binding, Case, HostArray, Kernel, Params, Variant, case, fold, kv_append, pages, rope,
 };
 use crate::DType;
 use crate::device::Limits;
@@ -25,6 +25,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::new("k_cache", Access::Write),
         Binding::new("v_cache", Access::Write),
         Binding::new("step", Access::Uniform),
+        Binding::optional("pages", Access::Read),
     ],
     uniforms: &["T", "S"],
     variants,
@@ -52,6 +53,8 @@ pub struct Call {
     pub rope: Option<(usize, bool)>,
     /// Epsilon of the norm of heads of q and k.
     pub norm: Option<f32>,
+    /// Tokens have positions and rows of the caches that a buffer says ([`attention`](super::attention)).
+    pub paged: bool,
 }
 
 /// Parameters of a call.
@@ -70,6 +73,7 @@ pub fn params(call: &Call) -> Params {
         .switch("ADJACENT", adjacent)
         .switch("NORM", call.norm.is_some())
         .f32("EPS", call.norm.unwrap_or_default())
+        .switch("PAGED", call.paged)
 }
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
@@ -88,7 +92,8 @@ fn cpu(d: &CpuDispatch<'_>) {
     let (x, table) = (d.f32(0), d.has(1).then(|| d.f32(1)));
     let weights = [2, 3].map(|i| d.has(i).then(|| d.f32(i)));
     let weights = [0, 1].map(|i| weights[i].as_deref());
-    let (x, table, pos) = (&*x, table.as_deref(), d.u32(7)[0] as usize);
+    let (x, table) = (&*x, table.as_deref());
+    let (positions, rows) = (positions(d), kv_append::rows(d, 7, 8));
     let row = (heads + 2 * kv_heads) * size;
     let (rot, adjacent, eps) = (p.size("ROT"), p.is("ADJACENT"), p.number("EPS"));
     // Head `h` of token `t`, as the cache or the query has it.
@@ -105,7 +110,7 @@ fn cpu(d: &CpuDispatch<'_>) {
             }
         }
         if let Some(table) = table {
-            let turns = &table[(pos + t) * rot..][..rot];
+            let turns = &table[positions[t] * rot..][..rot];
             rope::turn(&mut out[..rot], turns, adjacent);
         }
     };
@@ -116,17 +121,29 @@ fn cpu(d: &CpuDispatch<'_>) {
         }
     });
     for (to, first) in [(5, heads), (6, heads + kv_heads)] {
-        kv_append::append(d, to, 0..kv_heads, size, pos, |g, t, row| {
+        kv_append::append(d, to, 0..kv_heads, size, &rows, |g, t, row| {
             head(first + g, t, row)
         });
     }
 }
 
+/// Of each token.
+fn positions(d: &CpuDispatch<'_>) -> Vec<usize> {
+    let tokens = 0..d.params.size("T");
+    if d.params.is("PAGED") {
+        let pages = d.u32(8);
+        return tokens.map(|t| pages[pages::WORDS * t] as usize).collect();
+    }
+    let pos = d.u32(7)[0] as usize;
+    tokens.map(|t| pos + t).collect()
+}
+
 fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
     let (heads, kv_heads, size) = (p.size("H"), p.size("KVH"), p.size("D"));
-    let (rot, pos, capacity) = (p.size("ROT"), arrays[7][0] as usize, p.size("S"));
+    let (rot, capacity) = (p.size("ROT"), p.size("S"));
     let all = heads + 2 * kv_heads;
     for t in 0..p.size("T") {
+        let (pos, to_row) = pages::place(p, [&arrays[7], &arrays[8]], t);
         for h in 0..all {
             let mut row = arrays[0][(t * all + h) * size..][..size].to_vec();
             if p.is("NORM") && h < heads + kv_heads {
@@ -138,20 +155,20 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
             if p.is("ROPE") && h < heads + kv_heads {
                 for i in 0..rot / 2 {
                     let (a, b) = rope::pair(i, rot / 2, p.is("ADJACENT"));
-                    let at = (pos + t) * rot + 2 * i;
+                    let at = pos * rot + 2 * i;
                     let (cos, sin) = (arrays[1][at], arrays[1][at + 1]);
                     (row[a], row[b]) = (row[a] * cos - row[b] * sin, row[b] * cos + row[a] * sin);
                 }
             }
             if h < heads {
                 arrays[4][(t * heads + h) * size..][..size].copy_from_slice(&row);
-            } else if pos + t < capacity {
+            } else if to_row < capacity {
                 let (to, g) = match h < heads + kv_heads {
                     true => (5, h - heads),
                     false => (6, h - heads - kv_heads),
                 };
                 for i in 0..size {
-                    let at = (g * capacity + pos + t) * size + i;
+                    let at = (g * capacity + to_row) * size + i;
                     arrays[to][at] = kv_append::kept(p, &row, i);
                 }
             }
@@ -187,6 +204,7 @@ fn cases() -> Vec<Case> {
                 kv,
                 rope: Some((rot, i % 2 == 1)),
                 norm: None,
+                paged: false,
             };
             cases.push(case(pos, call));
             cases.push(case(
@@ -198,6 +216,14 @@ fn cases() -> Vec<Case> {
                 },
             ));
             cases.push(case(pos, Call { rope: None, ..call }));
+            cases.push(case(
+                pos,
+                Call {
+                    capacity: 20 * pages::PAGE,
+                    paged: true,
+                    ..call
+                },
+            ));
         }
     }
     cases
@@ -231,6 +257,10 @@ fn case(pos: usize, call: Call) -> Case {
             Some(cache(5)),
             Some(cache(6)),
             Some(HostArray::step(pos)),
+            call.paged.then(|| {
+                let positions: Vec<usize> = (pos..pos + call.tokens).rev().collect();
+                pages::case(&positions, 1, call.capacity)
+            }),
         ],
         bound: if call.kv == DType::F32 { 1e-11 } else { 1e-6 },
     }

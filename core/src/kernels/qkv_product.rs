@@ -44,6 +44,7 @@ pub fn merged(of: &Params, append: &Params) -> Option<Params> {
         && rows.is_multiple_of(size)
         && !append.is("NORM")
         && !append.is("KV_Q8_0")
+        && !append.is("PAGED")
         && !of.is("EXPERTS")
         && !of.is("RESIDUAL")
         && !of.is("NORM");
@@ -113,9 +114,12 @@ fn cpu(d: &CpuDispatch<'_>) {
             head(h, t, &mut q[(t * heads + h) * size..][..size]);
         }
     }
+    let rows: Vec<usize> = (pos..pos + tokens).collect();
     for (to, start) in [(6, heads), (7, heads + kv_heads)] {
         let held = held(p, start..start + kv_heads);
-        kv_append::append(d, to, held, size, pos, |g, t, row| head(start + g, t, row));
+        kv_append::append(d, to, held, size, &rows, |g, t, row| {
+            head(start + g, t, row)
+        });
     }
 }
 

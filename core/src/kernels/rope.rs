@@ -4,7 +4,7 @@
 //! Params: `B` sequences, `T` tokens, `H` heads, `D` head size, `ROT` channels that are turned
 //! (even, at most `D`), `ADJACENT`: pairs are (2i, 2i + 1) instead of (i, i + ROT / 2),
 //! `HEADS_FIRST`: x is (B, H, T, D) instead of (B, T, H, D), `POSITIONS`: the buffer is there,
-//! `TWO_D`: each half of the `ROT` channels is turned on its own, by its own positions
+//! `EVERY`: of how many of its numbers one is a position, `TWO_D`: each half of the `ROT` channels is turned on its own, by its own positions
 //! (arXiv:2103.10360).
 
 use super::{Access, Binding, Case, HostArray, Kernel, Params, Variant, fold};
@@ -48,6 +48,8 @@ pub struct Call {
     pub positions: bool,
     /// Each half of the channels has positions of its own; needs `positions`.
     pub two_d: bool,
+    /// One of so many numbers of `positions` is a position.
+    pub every: usize,
 }
 
 /// Parameters of a call.
@@ -62,6 +64,7 @@ pub fn params(call: &Call) -> Params {
         .switch("HEADS_FIRST", call.heads_first)
         .switch("POSITIONS", call.positions)
         .switch("TWO_D", call.two_d)
+        .u32("EVERY", call.every as u32)
 }
 
 fn variants(p: &Params, limits: &Limits) -> Vec<Variant> {
@@ -111,7 +114,7 @@ fn cpu(d: &CpuDispatch<'_>) {
     let (head_size, adjacent) = (p.size("D"), p.is("ADJACENT"));
     let (batch, tokens, (parts, pairs)) = (p.size("B"), p.size("T"), parts(p));
     let (mut x, table, pos) = (d.f32_mut(0), d.f32(1), d.u32(2)[0] as usize);
-    let positions = d.has(3).then(|| d.u32(3));
+    let (positions, every) = (d.has(3).then(|| d.u32(3)), p.size("EVERY"));
     let (table, positions) = (&*table, positions.as_deref());
     // Heads that lie together share a loop's start.
     let group = match p.is("HEADS_FIRST") {
@@ -124,7 +127,9 @@ fn cpu(d: &CpuDispatch<'_>) {
             let (b, t) = place(p, i * group + j);
             for part in 0..parts {
                 let s = match positions {
-                    Some(positions) => positions[(part * batch + b) * tokens + t] as usize,
+                    Some(positions) => {
+                        positions[every * ((part * batch + b) * tokens + t)] as usize
+                    }
                     None => pos + t,
                 };
                 let turns = &table[s * 2 * pairs..][..2 * pairs];
@@ -142,7 +147,7 @@ fn reference(p: &Params, arrays: &mut [Vec<f64>]) {
         let (b, t) = place(p, row);
         for part in 0..parts {
             let s = match p.is("POSITIONS") {
-                true => arrays[3][(part * batch + b) * tokens + t],
+                true => arrays[3][p.size("EVERY") * ((part * batch + b) * tokens + t)],
                 false => arrays[2][0] + t as f64,
             };
             for i in 0..pairs {
@@ -169,6 +174,7 @@ fn cases() -> Vec<Case> {
         heads_first: false,
         positions: false,
         two_d: false,
+        every: 1,
     };
     let sizes = [
         (1, 1, 2, 2, 0),
@@ -192,6 +198,7 @@ fn cases() -> Vec<Case> {
                 ..call
             };
             cases.push(case(pos, call));
+            cases.push(case(pos, Call { every: 4, ..call }));
             if rot % 4 == 0 {
                 cases.push(case(
                     pos,
@@ -230,7 +237,7 @@ fn case(pos: usize, call: Call) -> Case {
     let table: Vec<f32> = (0..rows * pairs)
         .flat_map(|i| [angle(i).cos(), angle(i).sin()])
         .collect();
-    let positions: Vec<u32> = (0..parts * batch * tokens)
+    let positions: Vec<u32> = (0..parts * batch * tokens * call.every)
         .map(|i| (i * 7 % rows) as u32)
         .collect();
     let x_shape = match call.heads_first {
@@ -243,7 +250,8 @@ fn case(pos: usize, call: Call) -> Case {
             Some(HostArray::random(1, &x_shape)),
             Some(HostArray::f32(&[rows, 2 * pairs], &table)),
             Some(HostArray::step(pos)),
-            (call.positions).then(|| HostArray::u32(&[parts, batch, tokens], &positions)),
+            (call.positions)
+                .then(|| HostArray::u32(&[parts, batch, tokens, call.every], &positions)),
         ],
         bound: 1e-12,
     }

@@ -580,7 +580,7 @@ impl Model for Decoder {
             None => r.receive_hidden(count, self.config.hidden_size)?,
         };
         if let Some(positions) = &self.positions {
-            r.add_positions(&x, positions, step, count)?;
+            r.add_positions(&x, positions, step, cache, count)?;
         }
         if let Some(norm) = &self.embedding_norm {
             x = r.row_norm(&x, norm)?;

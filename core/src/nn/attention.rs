@@ -2,6 +2,7 @@
 
 use crate::comm::Heads;
 use crate::kernels::attention_rules::Rules;
+use crate::kernels::pages::WORDS;
 use crate::kernels::{attention, kv_append, qkv_append, rope};
 use crate::kv_cache::KvCache;
 use crate::models::{RopeConfig, RopeScaling};
@@ -145,10 +146,11 @@ pub(crate) struct Operands<'a> {
     pub slopes: Option<&'a Tensor>,
     pub kv_lengths: Option<&'a Tensor>,
     pub sinks: Option<&'a Tensor>,
+    pub pages: Option<&'a Tensor>,
 }
 
 impl Recording {
-    /// Rotates heads of `head_size` of `x` `(T, heads * D)` in place by the positions that `step` says.
+    /// Rotates heads of `head_size` of `x` `(T, heads * D)` in place by the positions that `step` says, or `pages`.
     ///
     /// # Errors
     ///
@@ -159,6 +161,7 @@ impl Recording {
         rope: &Rope,
         head_size: usize,
         step: &Tensor,
+        pages: Option<&Tensor>,
     ) -> Result<()> {
         if !x.cols().is_multiple_of(head_size) || rope.dims > head_size {
             return Err(Error::Invalid(format!(
@@ -174,11 +177,12 @@ impl Recording {
             rot: rope.dims,
             adjacent: rope.adjacent,
             heads_first: false,
-            positions: false,
+            positions: pages.is_some(),
             two_d: false,
+            every: pages.map_or(1, |_| WORDS),
         };
         let mut bindings = [x, &rope.table, step].map(|t| Some(t.clone())).to_vec();
-        bindings.push(None);
+        bindings.push(pages.cloned());
         self.push(&rope::KERNEL, rope::params(&call), bindings)
     }
 
@@ -207,8 +211,9 @@ impl Recording {
             capacity,
             kv,
             heads_first: false,
+            paged: cache.pages().is_some(),
         };
-        self.kv_append(&append, [k, v], [k_cache, v_cache], step)?;
+        self.kv_append(&append, [k, v], [k_cache, v_cache], step, cache.pages())?;
         let causal = attention::Call::causal(k.rows(), a.heads.q.len(), 1, a.head_size, capacity);
         let call = attention::Call {
             v_head_size,
@@ -228,6 +233,7 @@ impl Recording {
             slopes: None,
             kv_lengths: None,
             sinks: None,
+            pages: cache.pages(),
         };
         self.attend(call, operands)
     }
@@ -268,6 +274,7 @@ impl Recording {
             kv,
             rope: rope.map(|rope| (rope.dims, rope.adjacent)),
             norm: a.norms.as_ref().map(|(_, eps)| *eps),
+            paged: cache.pages().is_some(),
         };
         let q = self.scratch(DType::F32, &[tokens, heads * head_size])?;
         let weight = |i: usize| a.norms.as_ref().map(|(weights, _)| weights[i].clone());
@@ -280,6 +287,7 @@ impl Recording {
             Some(k_cache.clone()),
             Some(v_cache.clone()),
             Some(step.clone()),
+            cache.pages().cloned(),
         ];
         self.push(&qkv_append::KERNEL, qkv_append::params(&call), bindings)?;
         let call = attention::Call {
@@ -299,6 +307,7 @@ impl Recording {
             slopes: a.slopes.as_ref(),
             kv_lengths: None,
             sinks: a.sinks.as_ref(),
+            pages: cache.pages(),
         };
         let mut y = self.attend(call, operands)?;
         y.shape = vec![tokens, heads * head_size];
@@ -312,9 +321,13 @@ impl Recording {
         [k, v]: [&Tensor; 2],
         [k_cache, v_cache]: [&Tensor; 2],
         step: &Tensor,
+        pages: Option<&Tensor>,
     ) -> Result<()> {
-        let bindings = [k, v, k_cache, v_cache, step].map(|t| Some(t.clone()));
-        self.push(&kv_append::KERNEL, kv_append::params(call), bindings.into())
+        let mut bindings = [k, v, k_cache, v_cache, step]
+            .map(|t| Some(t.clone()))
+            .to_vec();
+        bindings.push(pages.cloned());
+        self.push(&kv_append::KERNEL, kv_append::params(call), bindings)
     }
 
     /// Attention in general: `(B, T, H, DV)`, or `(B, H, T, DV)` where the call says so.
@@ -325,7 +338,7 @@ impl Recording {
             false => [batch, tokens, heads, call.v_head_size],
         };
         let y = self.scratch(DType::F32, &shape)?;
-        call.sinks = x.sinks.is_some();
+        (call.sinks, call.paged) = (x.sinks.is_some(), x.pages.is_some());
         let bindings = vec![
             Some(x.q.clone()),
             Some(x.k.clone()),
@@ -336,6 +349,7 @@ impl Recording {
             x.slopes.cloned(),
             x.kv_lengths.cloned(),
             x.sinks.cloned(),
+            x.pages.cloned(),
         ];
         self.push(&attention::KERNEL, attention::params(&call), bindings)?;
         Ok(y)

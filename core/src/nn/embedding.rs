@@ -2,6 +2,7 @@
 
 use super::Linear;
 use crate::kernels::{Params, embedding};
+use crate::kv_cache::KvCache;
 use crate::recording::Recording;
 use crate::tensor::Tensor;
 use crate::weights::{Loader, Part, Weight};
@@ -91,6 +92,7 @@ impl Recording {
         x: &Tensor,
         positions: &Embedding,
         step: &Tensor,
+        cache: &KvCache,
         count: usize,
     ) -> Result<()> {
         let weight = &positions.weight;
@@ -110,7 +112,12 @@ impl Recording {
             let (dtype, row0) = (slice.tensor.dtype, positions.first + slice.first);
             let params = embedding::params(x.rows(), weight.cols, dtype, row0, slice.rows);
             let params = params.bool("POSITIONS", true).u32("FIRST", first as u32);
-            let bindings = [step, &slice.tensor, x].map(|t| Some(t.clone()));
+            let params = match cache.pages() {
+                Some(_) => params.bool("EACH", true),
+                None => params,
+            };
+            let numbers = cache.pages().unwrap_or(step);
+            let bindings = [numbers, &slice.tensor, x].map(|t| Some(t.clone()));
             self.push(&embedding::KERNEL, params, bindings.into())?;
         }
         Ok(())

@@ -170,6 +170,7 @@ impl Recording {
             rope,
             turned,
             step,
+            cache.pages(),
         )?;
         let q_latent = self.by_id(&q_nope, &ids, &a.k_b, heads)?;
         let q = self.concat_columns(&[q_latent, q_rope])?;
@@ -178,7 +179,7 @@ impl Recording {
         let v = self.columns(&kv, 0, latent)?;
         let v = self.rms_norm(&v, &a.kv_norm)?;
         let k_rope = self.columns(&kv, latent, turned)?;
-        self.rope(&k_rope, rope, turned, step)?;
+        self.rope(&k_rope, rope, turned, step, cache.pages())?;
         let k = self.concat_columns(&[v.clone(), k_rope])?;
 
         let y = self.attend_latent([&q, &k, &v], &a.attention, latent, step, cache)?;

@@ -346,6 +346,7 @@ async fn attention(c: &mut Call<'_>) -> Result<()> {
         slopes: slopes.as_ref(),
         kv_lengths: kv_lengths.as_ref(),
         sinks: sinks.as_ref(),
+        pages: None,
     };
     let y = match &cached {
         Some([k, v]) => {
@@ -400,6 +401,7 @@ async fn joined(
         capacity: call.capacity,
         kv,
         heads_first: true,
+        paged: false,
     };
     if past > 0 {
         let (before_k, before_v) = (c.tensor("past_key").await?, c.tensor("past_value").await?);
@@ -414,12 +416,13 @@ async fn joined(
             [&before_k, &before_v],
             [&caches[0], &caches[1]],
             &start,
+            None,
         )?;
     }
     append.tokens = call.capacity - past;
     append.heads_first = !call.tokens_first;
     let start = step(c, past as i64).await?;
-    c.r.kv_append(&append, [k, v], [&caches[0], &caches[1]], &start)?;
+    c.r.kv_append(&append, [k, v], [&caches[0], &caches[1]], &start, None)?;
     Ok(caches)
 }
 

@@ -188,6 +188,7 @@ async fn record(c: &mut Call<'_>) -> Result<()> {
         heads_first,
         positions: positions.is_some(),
         two_d,
+        every: 1,
     };
     let step = step(c, offset as i64).await?;
     let bindings = vec![Some(x.clone()), Some(table), Some(step), positions];

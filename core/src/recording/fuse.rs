@@ -224,6 +224,7 @@ mod tests {
             kv: DType::F16,
             rope: Some((8, false)),
             norm: norm.then_some(1e-6),
+            paged: false,
         };
         let cache = || Some(buffer(&[1, 4, 8]));
         let bindings = vec![
@@ -235,6 +236,7 @@ mod tests {
             cache(),
             cache(),
             Some(buffer(&[4])),
+            None,
         ];
         let params = qkv_append::params(&call);
         r.push(&qkv_append::KERNEL, params, bindings).unwrap();

@@ -1,9 +1,10 @@
 //! Which token comes next, of the logits that are on the devices.
 
-use super::recovery::Answering;
-use super::{MOST_TOP_K, Session};
+use super::ranks::Ranks;
+use super::{GenerateOptions, MOST_TOP_K, Session};
+use crate::constraint::Matcher;
 use crate::kernels::token_bitmask;
-use crate::sampler::candidates;
+use crate::sampler::{Sampler, candidates};
 use crate::{Error, Result};
 
 /// How likely a token was.
@@ -34,6 +35,38 @@ impl Logprobs {
     }
 }
 
+/// How an answer's tokens are chosen, and how far that is.
+pub(super) struct Chooser {
+    sampler: Sampler,
+    matcher: Option<Box<dyn Matcher>>,
+    /// Of the token that was chosen last.
+    pub(super) logprobs: Option<Logprobs>,
+    /// It is the likeliest one, which the device finds alone.
+    pub(super) on_device: bool,
+}
+
+impl Chooser {
+    pub(super) fn new(options: &GenerateOptions) -> Result<Self> {
+        let sampling = &options.sampling;
+        let plain = options.constraint.is_none() && options.logprobs.is_none();
+        Ok(Chooser {
+            sampler: Sampler::new(sampling.clone()),
+            matcher: (options.constraint.as_ref())
+                .map(|constraint| constraint.start())
+                .transpose()?,
+            logprobs: None,
+            on_device: plain && sampling.is_greedy() && sampling.repeat_penalty == 1.0,
+        })
+    }
+
+    /// Token `id` has been said. Gives whether nothing can come after it.
+    pub(super) fn accept(&mut self, id: u32) -> Result<bool> {
+        self.matcher
+            .as_mut()
+            .map_or(Ok(false), |matcher| matcher.accept(id))
+    }
+}
+
 impl Session {
     /// The largest logit's token, found on the device.
     pub(super) async fn pick_greedy(&mut self) -> Result<u32> {
@@ -51,24 +84,30 @@ impl Session {
             ))
         })
     }
+}
 
-    /// Penalty, constraint and top-k on the device, the rest here.
-    pub(super) async fn pick(&mut self, answer: &mut Answering<'_>) -> Result<u32> {
-        let options = answer.options;
+impl Ranks {
+    /// A token after `past`, of the last token's logits: penalty, constraint and top-k on the device, the rest here.
+    pub(super) async fn pick(
+        &mut self,
+        chooser: &mut Chooser,
+        options: &GenerateOptions,
+        past: &[u32],
+    ) -> Result<u32> {
         let sampling = &options.sampling;
         let vocab = self.config().vocab_size;
         let raw = match options.logprobs {
-            Some(_) => self.ranks.logits().await?,
+            Some(_) => self.logits().await?,
             None => Vec::new(),
         };
         if sampling.repeat_penalty != 1.0 && sampling.repeat_last_n > 0 {
-            let from = self.past.len().saturating_sub(sampling.repeat_last_n);
-            let mut ids = self.past[from..].to_vec();
+            let from = past.len().saturating_sub(sampling.repeat_last_n);
+            let mut ids = past[from..].to_vec();
             ids.sort_unstable();
             ids.dedup();
-            self.ranks.penalise(&ids, sampling.repeat_penalty).await?;
+            self.penalise(&ids, sampling.repeat_penalty).await?;
         }
-        if let Some(matcher) = &mut answer.matcher {
+        if let Some(matcher) = &mut chooser.matcher {
             let mut mask = vec![0; token_bitmask::words(vocab)];
             matcher.mask(&mut mask)?;
             if mask.iter().all(|word| *word == 0) {
@@ -76,7 +115,7 @@ impl Session {
                     "no token of the model can continue an answer of this form".into(),
                 ));
             }
-            self.ranks.allow(&mask).await?;
+            self.allow(&mask).await?;
         }
         let k = match sampling.top_k {
             _ if sampling.is_greedy() => 1,
@@ -84,12 +123,12 @@ impl Session {
             k => k.min(vocab),
         };
         let mut found = if k <= MOST_TOP_K {
-            self.ranks.top_k(k).await?
+            self.top_k(k).await?
         } else {
-            candidates(&self.ranks.logits().await?)
+            candidates(&self.logits().await?)
         };
-        let id = answer.sampler.choose(&mut found)?;
-        answer.logprobs = options.logprobs.map(|most| Logprobs::of(&raw, id, most));
+        let id = chooser.sampler.choose(&mut found)?;
+        chooser.logprobs = options.logprobs.map(|most| Logprobs::of(&raw, id, most));
         Ok(id)
     }
 }

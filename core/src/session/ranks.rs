@@ -3,6 +3,7 @@
 //! A step is recorded once for each rank and prepared as one program of the [`World`]. What changes from
 //! step to step (tokens, positions) lies in small buffers that the ranks of a device share.
 
+mod batch;
 mod caches;
 mod fill;
 
@@ -24,6 +25,7 @@ use crate::shard::Split;
 use crate::tensor::Tensor;
 use crate::weights::{Held, Loader};
 use crate::{DType, Error, Result};
+pub(super) use batch::{Pool, Row};
 pub(super) use caches::Caches;
 
 pub(super) struct Ranks {
@@ -575,6 +577,17 @@ impl Rank {
 
     /// All layers of this rank for `tokens`, counting what its routers choose.
     fn forward(&self, r: &mut Recording, tokens: &Tensor, step: &Tensor) -> Result<Tensor> {
+        self.forward_with(r, tokens, step, &self.cache)
+    }
+
+    /// The same with another cache.
+    fn forward_with(
+        &self,
+        r: &mut Recording,
+        tokens: &Tensor,
+        step: &Tensor,
+        cache: &KvCache,
+    ) -> Result<Tensor> {
         // Each token once: its own ones where ranks route these, else the first rank all.
         let placement = &self.placement;
         let counts = self.route_counts.as_ref();
@@ -582,7 +595,7 @@ impl Rank {
             counts.filter(|_| placement.tp.me == 0 || placement.exchanges_tokens(tokens.len()));
         let counts = counts.map(RouteCounts::tensor);
         r.count_routes(counts.as_ref());
-        self.model.forward(r, tokens, step, &self.cache)
+        self.model.forward(r, tokens, step, cache)
     }
 
     /// The token of the largest logit of all ranks into `next`, on every rank: the best of each rank's

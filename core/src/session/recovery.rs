@@ -7,10 +7,9 @@
 
 use std::ops::ControlFlow;
 
-use super::{Event, GenerateOptions, Logprobs, Parked, Session, StopReason};
-use crate::constraint::Matcher;
+use super::choose::Chooser;
+use super::{Event, GenerateOptions, Parked, Session, StopReason};
 use crate::profile::Stage;
-use crate::sampler::Sampler;
 use crate::{Error, Result};
 
 /// Times that a device may be lost within one answer.
@@ -22,12 +21,7 @@ type OnEvent<'a> = &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>;
 pub(super) struct Answering<'a> {
     prompt: &'a [u32],
     pub(super) options: &'a GenerateOptions,
-    pub(super) sampler: Sampler,
-    pub(super) matcher: Option<Box<dyn Matcher>>,
-    /// Of the token that was chosen last.
-    pub(super) logprobs: Option<Logprobs>,
-    /// Tokens are chosen on the device.
-    device_picks: bool,
+    pub(super) chooser: Chooser,
     losses: Losses,
 }
 
@@ -40,26 +34,12 @@ pub(super) struct Losses {
 
 impl<'a> Answering<'a> {
     pub(super) fn new(prompt: &'a [u32], options: &'a GenerateOptions) -> Result<Self> {
-        let sampling = &options.sampling;
-        let plain = options.constraint.is_none() && options.logprobs.is_none();
         Ok(Answering {
             prompt,
             options,
-            sampler: Sampler::new(sampling.clone()),
-            matcher: (options.constraint.as_ref())
-                .map(|constraint| constraint.start())
-                .transpose()?,
-            logprobs: None,
-            device_picks: plain && sampling.is_greedy() && sampling.repeat_penalty == 1.0,
+            chooser: Chooser::new(options)?,
             losses: Losses::default(),
         })
-    }
-
-    /// Token `id` has been said. Gives whether nothing can come after it.
-    pub(super) fn accept(&mut self, id: u32) -> Result<bool> {
-        self.matcher
-            .as_mut()
-            .map_or(Ok(false), |matcher| matcher.accept(id))
     }
 }
 
@@ -137,6 +117,7 @@ impl Session {
             return Err(error);
         }
         losses.count += 1;
+        self.losses += 1;
         losses.last = Some(error);
         self.past.clear();
         self.ranks.clear();
@@ -145,7 +126,11 @@ impl Session {
     }
 
     /// Puts the model onto its devices again, if it is not there.
-    async fn bring_back(&mut self, losses: &mut Losses, on_event: OnEvent<'_>) -> Result<()> {
+    pub(super) async fn bring_back(
+        &mut self,
+        losses: &mut Losses,
+        on_event: OnEvent<'_>,
+    ) -> Result<()> {
         if !self.ranks.is_empty() {
             return Ok(());
         }
@@ -201,7 +186,7 @@ impl Session {
         }
         let (begin, mut computed) = (self.begin_step(), 0);
         for id in &made[self.past.len() - prompt.len()..] {
-            if answer.device_picks {
+            if answer.chooser.on_device {
                 if again {
                     self.ranks.set_next(*id)?;
                 }
@@ -216,8 +201,9 @@ impl Session {
                 return Ok(CANCELLED);
             }
         }
-        let next = if !answer.device_picks {
-            self.pick(answer).await?
+        let next = if !answer.chooser.on_device {
+            let (chooser, options) = (&mut answer.chooser, answer.options);
+            self.ranks.pick(chooser, options, &self.past).await?
         } else if made.is_empty() {
             self.pick_greedy().await?
         } else {

@@ -1,18 +1,18 @@
 //! Stop texts: an answer ends where one of them begins, however tokens cut it.
 
 /// Collects an answer's text and holds back what may become a stop text.
-pub(super) struct StopText<'a> {
-    stops: &'a [String],
+pub(super) struct StopText {
+    stops: Vec<String>,
     text: String,
     /// Bytes of `text` that were given out.
     shown: usize,
     stopped: bool,
 }
 
-impl<'a> StopText<'a> {
-    pub(super) fn new(stops: &'a [String]) -> Self {
+impl StopText {
+    pub(super) fn new(stops: &[String]) -> Self {
         StopText {
-            stops,
+            stops: stops.to_vec(),
             text: String::new(),
             shown: 0,
             stopped: false,

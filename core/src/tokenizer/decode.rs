@@ -1,5 +1,7 @@
 //! Token ids back to text, one at a time.
 
+use std::ops::Deref;
+
 use super::Tokenizer;
 
 /// Turns a stream of token ids into text.
@@ -8,8 +10,8 @@ use super::Tokenizer;
 /// in two is never shown as U+FFFD. All that [`Decoder::push`] and
 /// [`Decoder::finish`] return, joined, is what [`Tokenizer::decode`] returns.
 #[derive(Debug)]
-pub struct Decoder<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct Decoder<T> {
+    tokenizer: T,
     skip_special: bool,
     /// Special tokens that are not skipped.
     shown: Vec<u32>,
@@ -19,8 +21,9 @@ pub struct Decoder<'a> {
     at_start: bool,
 }
 
-impl<'a> Decoder<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
+impl<T: Deref<Target = Tokenizer>> Decoder<T> {
+    /// Of tokens one by one; special ones leave no text with `skip_special`.
+    pub fn new(tokenizer: T, skip_special: bool) -> Self {
         Decoder {
             tokenizer,
             skip_special,

@@ -162,7 +162,7 @@ impl Tokenizer {
     }
 
     /// Decodes token by token.
-    pub fn decoder(&self, skip_special: bool) -> Decoder<'_> {
+    pub fn decoder(&self, skip_special: bool) -> Decoder<&Tokenizer> {
         Decoder::new(self, skip_special)
     }
 

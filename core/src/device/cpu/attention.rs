@@ -9,6 +9,7 @@ use super::simd::{Level, Simd, Task, dispatch, lanes, lanes_mut, math};
 use super::{CpuDispatch, parallel, scratch, threads};
 use crate::DType;
 use crate::kernels::attention_rules::Adjust;
+use crate::kernels::pages::{PAGE, WORDS};
 
 /// Keys that are looked at together.
 const KEYS: usize = 64;
@@ -32,7 +33,12 @@ const SMALL: usize = 1 << 17;
 pub fn attention(d: &CpuDispatch<'_>) {
     let p = d.params;
     let (q, k, v, mut y) = (d.f32(0), d.bytes(1), d.bytes(2), d.f32_mut(4));
-    let position = d.u32(3)[0] as usize;
+    let pages = d.has(9).then(|| d.u32(9));
+    let position = match pages {
+        // Each run of tokens says where it begins.
+        Some(_) => 0,
+        None => d.u32(3)[0] as usize,
+    };
     let (batch, heads, kv_heads) = (p.size("B"), p.size("H"), p.size("KVH"));
     let (size, v_size) = (p.size("D"), p.size("DV"));
     let sinks = d.has(8).then(|| d.f32(8));
@@ -56,15 +62,18 @@ pub fn attention(d: &CpuDispatch<'_>) {
         heads_first: p.is("HEADS_FIRST"),
         tokens_first: p.is("TOKENS_FIRST"),
         rules: &rules,
+        first: 0,
+        pages: None,
         sinks: sinks.as_deref(),
         q: &q,
         k: &k,
         v: &v,
     };
-    call.run(
-        Level::current(),
-        &mut y[..batch * call.tokens * heads * v_size],
-    );
+    let y = &mut y[..batch * call.tokens * heads * v_size];
+    match pages {
+        Some(pages) => call.run_paged(Level::current(), &pages, y),
+        None => call.run(Level::current(), y),
+    }
 }
 
 /// Shapes and inputs of a call.
@@ -97,6 +106,10 @@ pub struct Attention<'a> {
     pub tokens_first: bool,
     /// Which keys are seen, and what is done to scores.
     pub rules: &'a Adjust<'a>,
+    /// Token t is token `first + t` to the rules.
+    pub first: usize,
+    /// Where each [`PAGE`] keys lie in the caches; `None`: one after the other.
+    pub pages: Option<&'a [u32]>,
     /// (H,).
     pub sinks: Option<&'a [f32]>,
     /// (B, T, H, D).
@@ -108,6 +121,37 @@ pub struct Attention<'a> {
 }
 
 impl Attention<'_> {
+    /// Keys that token `t` of sequence `b` sees.
+    fn seen(&self, b: usize, t: usize) -> Range<usize> {
+        self.rules.keys(b, self.first + t)
+    }
+
+    /// Computes all outputs where tokens have positions and sequences of their own, which `pages` say as
+    /// [`pages`](crate::kernels::pages) has them. Tokens that follow each other in a sequence go together.
+    fn run_paged(&self, level: Level, pages: &[u32], y: &mut [f32]) {
+        let place = |t: usize| (pages[WORDS * t] as usize, pages[WORDS * t + 2] as usize);
+        let width = self.heads * self.dv;
+        let (mut rest, mut runs) = (y, Vec::new());
+        let mut begin = 0;
+        while begin < self.tokens {
+            let (position, list) = place(begin);
+            let follow = |n: &usize| place(begin + n) == (position + n, list);
+            let most = self.tokens - begin;
+            let n = (1..most).find(|n| !follow(n)).unwrap_or(most);
+            let (y, behind) = std::mem::take(&mut rest).split_at_mut(n * width);
+            let call = Attention {
+                tokens: n,
+                first: position,
+                pages: Some(&pages[list..]),
+                q: &self.q[begin * self.heads * self.d..],
+                ..*self
+            };
+            runs.push((call, y));
+            (rest, begin) = (behind, begin + n);
+        }
+        parallel::for_each(runs, |_, (call, y)| call.run(level, y));
+    }
+
     /// Computes all outputs.
     pub fn run(&self, level: Level, y: &mut [f32]) {
         let block = (ROWS / self.group).max(1).min(self.tokens);
@@ -115,7 +159,7 @@ impl Attention<'_> {
         let heads = self.batch * self.kv_heads;
         // Keys that any token sees, from a whole block of them on.
         let keys = (0..self.batch)
-            .flat_map(|b| [self.rules.keys(b, 0), self.rules.keys(b, self.tokens - 1)])
+            .flat_map(|b| [self.seen(b, 0), self.seen(b, self.tokens - 1)])
             .reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
         let keys = keys.unwrap_or(0..0);
         let keys = keys.start / KEYS * KEYS..keys.end.max(1);
@@ -139,8 +183,8 @@ impl Attention<'_> {
                 let (g, b, c) = (i / splits / blocks, i / splits % blocks, i % splits);
                 let tokens = b * block..((b + 1) * block).min(self.tokens);
                 let sequence = g / self.kv_heads;
-                let first = self.rules.keys(sequence, tokens.start).start / KEYS * KEYS;
-                let end = self.rules.keys(sequence, tokens.end - 1).end;
+                let first = self.seen(sequence, tokens.start).start / KEYS * KEYS;
+                let end = self.seen(sequence, tokens.end - 1).end;
                 let split = keys.start + c * split..keys.start + (c + 1) * split;
                 let range = split.start.max(first)..split.end.min(end);
                 let memory = rows * (padded + KEYS) + KEYS * (2 * padded + padded_v);
@@ -218,6 +262,10 @@ impl Attention<'_> {
 
     /// Row of the caches of key `s` of KV head `g` of all sequences.
     fn key(&self, g: usize, s: usize) -> usize {
+        let s = match self.pages {
+            Some(pages) => pages[s / PAGE] as usize * PAGE + s % PAGE,
+            None => s,
+        };
         if self.tokens_first {
             (g / self.kv_heads * self.capacity + s) * self.kv_heads + g % self.kv_heads
         } else {
@@ -340,7 +388,7 @@ impl Task for Part<'_> {
             }
             for r in 0..rows {
                 let t = self.tokens.start + r / group;
-                let seen = call.rules.keys(sequence, t);
+                let seen = call.seen(sequence, t);
                 let seen = seen.start.max(first).min(first + n)..seen.end.clamp(first, first + n);
                 let scores = &mut scores[r * KEYS..][..KEYS];
                 let out = &mut out[r * v_width..][..v_width];
@@ -348,8 +396,11 @@ impl Task for Part<'_> {
                 if call.rules.is_needed() {
                     let head = heads.start + r % group;
                     let from = first + seen.start;
-                    call.rules
-                        .row([sequence, head, t], from, &mut scores[seen.clone()]);
+                    call.rules.row(
+                        [sequence, head, call.first + t],
+                        from,
+                        &mut scores[seen.clone()],
+                    );
                 }
                 soften(s, scores, seen, &mut max[r], &mut sum[r], out);
             }
@@ -384,8 +435,17 @@ fn fetch(
     let width = d.next_multiple_of(16);
     let row_bytes = d / call.dtype.block_len() * call.dtype.block_bytes();
     if d == width && !call.tokens_first {
-        let from = &cache[call.key(g, keys.start) * row_bytes..][..keys.len() * row_bytes];
-        return decode_row(level, call.dtype, from, &mut to[..keys.len() * width]);
+        let together = match call.pages {
+            Some(_) => PAGE,
+            None => keys.len(),
+        };
+        // A block of keys begins with a page.
+        for (first, to) in (keys.clone().step_by(together)).zip(to.chunks_mut(together * width)) {
+            let n = together.min(keys.end - first);
+            let from = &cache[call.key(g, first) * row_bytes..][..n * row_bytes];
+            decode_row(level, call.dtype, from, &mut to[..n * width]);
+        }
+        return;
     }
     for (key, to) in keys.zip(to.chunks_exact_mut(width)) {
         let from = &cache[call.key(g, key) * row_bytes..][..row_bytes];

@@ -185,6 +185,8 @@ fn attention_is_that_of_f64_at_every_level() {
             capacity,
             heads_first: false,
             tokens_first: false,
+            first: 0,
+            pages: None,
             rules: &rules,
             sinks: None,
             q: &q,

@@ -304,6 +304,7 @@ fn attention(kernel: &'static Kernel, p: &Params, gpu: &Gpu) -> Option<Tuned> {
         "PREFIXED",
         "KV_LENGTHS",
         "ADJUSTED",
+        "PAGED",
     ];
     let plain = p.get("B") == 1 && p.get("DV") == p.get("D");
     if !plain || other.iter().any(|name| p.is(name)) {
